@@ -1,0 +1,157 @@
+"""Turn a verb's arguments into its configuration: defaults < ``--config`` file < flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, get_origin
+
+import tyro
+import yaml
+from tyro.constructors import (
+    MISSING,
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from mfpo.cli.fields import Setting, UsageError, settings_of
+from mfpo.cli.settings import parse_yaml, read_settings
+from mfpo.cli.verbs import Verb
+from mfpo.errors import nearest
+
+# Flags of every verb. They are read before the others, but stand in each verb's help.
+_COMMON = (
+    Setting(
+        "config",
+        Annotated[str | None, tyro.conf.arg(metavar="F.yaml", help_behavior_hint="")],
+        None,
+        "YAML file with settings by name; flags override it.",
+        False,
+    ),
+    Setting(
+        "debug",
+        Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")],
+        False,
+        "Show the traceback of an error.",
+        False,
+    ),
+)
+
+
+def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
+    """The configuration that the arguments stand for.
+
+    Args:
+        verb: The verb they belong to.
+        arguments: What follows the verb on the command line.
+
+    Returns:
+        An instance of the verb's configuration dataclass.
+
+    Raises:
+        UsageError: A flag is unknown, or the ``--config`` file is wrong.
+        SystemExit: Help was asked for (code 0), or a value was refused and the reason printed (code 2).
+    """
+    config_type = verb.config_type()
+    known = settings_of(config_type)
+    _refuse_unknown_flags(arguments, known)
+    path = _config_path(arguments)
+    given = read_settings(path, known) if path is not None else {}
+
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def _rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type is not config_type:
+            return None
+        settings = [*known.values(), *_COMMON]
+        return StructConstructorSpec(
+            instantiate=dict, fields=tuple(_field_spec(s, given.get(s.name, s.default)) for s in settings)
+        )
+
+    values: Any = tyro.cli(
+        config_type,
+        prog=f"mfpo {verb.name}",
+        description=f"{verb.help[0].upper()}{verb.help[1:]}.",
+        args=arguments,
+        use_underscores=True,
+        config=(tyro.conf.PositionalMetavarFromFieldName,),
+        registry=registry,
+    )
+    # Like argparse, tyro lets a list be empty even where it is required.
+    missing = [name for name, setting in known.items() if setting.required and values[name] in ([], ())]
+    if missing:
+        raise UsageError(
+            "at least one is needed", where=missing[0].upper(), fix=f"see `mfpo {verb.name} --help`"
+        )
+    return config_type(**{name: values[name] for name in known})
+
+
+def _config_path(arguments: Sequence[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    try:
+        path: str | None = parser.parse_known_args(arguments)[0].config
+    except argparse.ArgumentError as error:
+        raise UsageError("no file given", where="--config", fix="write --config FILE.yaml") from error
+    return path
+
+
+def _refuse_unknown_flags(arguments: Sequence[str], known: Mapping[str, Setting]) -> None:
+    """Name the nearest flag; a value that starts with two dashes is written ``--flag=--value``."""
+    names = {"help"}
+    for setting in [*known.values(), *_COMMON]:
+        if setting.positional:
+            continue
+        names.add(setting.name)
+        if setting.type is bool:
+            names.add(f"no_{setting.name}")
+    for argument in arguments:
+        name = argument[2:].partition("=")[0]
+        if argument.startswith("--") and name and name.replace("-", "_") not in names:
+            fix = nearest(f"--{name.replace('-', '_')}", [f"--{n}" for n in names])
+            raise UsageError("unknown flag", where=f"--{name}", fix=fix)
+
+
+def _field_spec(setting: Setting, default: Any) -> StructFieldSpec:
+    annotation = _mapping_type(setting.type, default) if setting.is_mapping else setting.type
+    if setting.positional:
+        metavar = f"{setting.name.upper()} ..." if get_origin(setting.type) in (list, tuple) else None
+        annotation = Annotated[annotation, tyro.conf.Positional, tyro.conf.arg(metavar=metavar)]
+    if default is dataclasses.MISSING:
+        annotation = Annotated[annotation, tyro.conf.arg(help_behavior_hint="(required)")]
+    return StructFieldSpec(
+        name=setting.name,
+        type=annotation,
+        default=MISSING if default is dataclasses.MISSING else default,
+        helptext=setting.help,
+    )
+
+
+def _mapping_type(annotation: Any, default: Any) -> Any:
+    """A mapping as ``KEY=VALUE ...``, values as in YAML, added to those of the ``--config`` file."""
+
+    def parse(tokens: list[str]) -> dict[str, Any]:
+        pairs = dict(default) if isinstance(default, dict) else {}
+        for token in tokens:
+            key, equals, value = token.partition("=")
+            if not key or not equals:
+                raise ValueError(f"expected KEY=VALUE, found {token!r}")
+            try:
+                pairs[key] = parse_yaml(value)
+            except yaml.YAMLError:
+                raise ValueError(f"the value of {key!r} is not valid YAML") from None
+        return pairs
+
+    spec: PrimitiveConstructorSpec[dict[str, Any]] = PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[KEY=VALUE ...]",
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [f"{key}={item}" for key, item in value.items()],
+    )
+    return Annotated[annotation, spec]

@@ -1,0 +1,122 @@
+"""Read the YAML file of ``--config``: the same names and types as the flags, checked the same way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from mfpo.cli.fields import Setting, UsageError
+from mfpo.errors import nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without two traps of PyYAML: ``1e-4`` is a number, and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"{key.value!r} is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value that a YAML text stands for, by the rules of the loader above.
+
+    Raises:
+        yaml.YAMLError: The text is no YAML, or a mapping repeats a key.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_settings(path: str | Path, known: Mapping[str, Setting]) -> dict[str, Any]:
+    """Read settings from a YAML file.
+
+    Args:
+        path: The file; an empty one gives no settings.
+        known: The settings that may occur in it.
+
+    Returns:
+        The value of each setting that the file gives, of the setting's type.
+
+    Raises:
+        UsageError: The file cannot be read, is no mapping, has an unknown key or a value of the wrong type.
+    """
+    try:
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"the file cannot be read: {reason}", where=f"--config {path}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UsageError(
+            f"not valid YAML: {getattr(error, 'problem', None) or error}", where=where
+        ) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError("expected `name: value` lines", where=str(path), fix="see `--help` for the names")
+    values = {}
+    for key, value in content.items():
+        where = f"{path}: {key}"
+        if str(key) not in known:
+            raise UsageError("unknown setting", where=where, fix=nearest(str(key), known))
+        values[str(key)] = _check(known[str(key)], value, where)
+    return values
+
+
+def _check(setting: Setting, value: Any, where: str) -> Any:
+    """The value as the setting's type, read by the rules that read flags."""
+    if setting.is_mapping:
+        # A heading whose lines are all commented out is null.
+        if value is not None and not isinstance(value, dict):
+            raise UsageError(f"expected a mapping, found {value!r}", where=where)
+        return {str(key): item for key, item in (value or {}).items()}
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(setting.type, set()))
+    assert isinstance(spec, PrimitiveConstructorSpec), f"no flag can hold {setting.name}: {setting.type}"
+    tokens = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    try:
+        _check_shape(spec, value, tokens)
+        result = spec.instance_from_str(tokens)
+    except ValueError as error:
+        raise _wrong(setting, spec, value, where) from error
+    # Text accepts anything, but null and true in YAML are not the words "None" and "True".
+    items = value if isinstance(value, list) else [value]
+    results = list(result) if isinstance(result, (list, tuple)) else [result]
+    if any(item is None or isinstance(item, bool) for item in items) and results != items:
+        raise _wrong(setting, spec, value, where)
+    return result
+
+
+def _check_shape(spec: PrimitiveConstructorSpec[Any], value: Any, tokens: list[str]) -> None:
+    """Raise ValueError unless the number of items, their kind and the choices fit."""
+    counts = (spec.nargs,) if isinstance(spec.nargs, int) else spec.nargs
+    many = counts == "*" or len(tokens) in counts
+    nested = isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(x, (list, dict)) for x in value)
+    )
+    listed = isinstance(value, list) and counts == (1,)
+    chosen = spec.choices is None or all(token in spec.choices for token in tokens)
+    if not many or nested or listed or not chosen:
+        raise ValueError
+
+
+def _wrong(setting: Setting, spec: PrimitiveConstructorSpec[Any], value: Any, where: str) -> UsageError:
+    if spec.choices is not None and isinstance(value, str):
+        return UsageError(f"{value!r} is no choice", where=where, fix=nearest(value, spec.choices))
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    return UsageError(f"expected {spec.metavar}, found {shown}", where=where, fix=setting.help)

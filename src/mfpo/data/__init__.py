@@ -1,0 +1,1 @@
+"""Sources to typed rows, and the dataset folder on disk."""

@@ -1,0 +1,129 @@
+"""Encoded images to RGB pictures, whatever the file is like."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mfpo.errors import RowError
+from mfpo.records import ImageSource
+
+MAX_PIXELS = 178_956_970
+"""Largest picture that is decoded, in pixels (0.5 GiB as RGB); the limit at which Pillow itself refuses."""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+
+def open_image(source: ImageSource) -> Image.Image:
+    """Decode an image: its first frame, turned upright by its EXIF orientation, as 8-bit RGB.
+
+    Transparency is composited on white; 16-bit and floating-point grey values are scaled to 8 bits.
+    Boxes and masks everywhere in this package refer to the picture that this function returns.
+
+    Args:
+        source: The encoded image.
+
+    Returns:
+        The picture, mode ``RGB``.
+
+    Raises:
+        RowError: With the reason ``missing-image``, ``unreadable-image``, ``empty-image`` (no bytes),
+            ``not-an-image``, ``truncated-image``, ``broken-image`` or ``image-too-large``.
+    """
+    data = source.read()
+    name = source.path or "image"
+    if not data:
+        raise RowError("empty-image", f"{name} has no bytes")
+    # Pillow warns about large pictures, odd EXIF and palettes; what matters is judged here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = _open(data, name)
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise RowError(
+                "image-too-large", f"{name}: {width}x{height} is more than {MAX_PIXELS // 10**6} megapixels"
+            )
+        try:
+            picture.load()
+            return _to_rgb(_upright(picture))
+        except _DECODING_ERRORS as error:
+            reason = "truncated-image" if _is_truncation(error) else "broken-image"
+            raise RowError(reason, f"{name}: {error}") from None
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise RowError("image-too-large", f"{name}: {error}") from None
+    except UnidentifiedImageError:
+        if data.startswith(_SIGNATURES):
+            raise RowError("truncated-image", f"{name}: the header ends early ({len(data)} bytes)") from None
+        raise RowError("not-an-image", f"{name} is in no known image format") from None
+    except _DECODING_ERRORS as error:
+        raise RowError("broken-image", f"{name}: {error}") from None
+
+
+def _is_truncation(error: Exception) -> bool:
+    message = str(error).lower()
+    return isinstance(error, EOFError) or any(
+        word in message for word in ("truncated", "unexpected end", "end of file", "broken data stream")
+    )
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        orientation = picture.getexif().get(_ORIENTATION)
+    except _DECODING_ERRORS:
+        # Unreadable EXIF says nothing about the orientation.
+        return picture
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return picture if method is None else picture.transpose(method)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _grey_to_eight_bits(picture).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        canvas = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(canvas, layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _grey_to_eight_bits(picture: Image.Image) -> Image.Image:
+    """Deep grey values to 0..255; full scale is 65535 for integers, and 1, 255 or the maximum for floats."""
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+    peak = float(values.max(initial=0.0))
+    if picture.mode == "F":
+        scale = 1.0 if peak <= 1.0 else max(255.0, peak)
+    else:
+        scale = max(65535.0, peak)
+    return Image.fromarray(np.clip(values / scale * 255.0 + 0.5, 0, 255).astype(np.uint8))

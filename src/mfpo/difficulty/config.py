@@ -1,0 +1,38 @@
+"""Settings of ``mfpo rank``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from mfpo.records import Schedule, Scope
+
+Estimator: TypeAlias = Literal["paper", "token-mean"]
+StageOrder: TypeAlias = Literal["none", "easy_to_hard", "hard_to_easy", "random"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "mixed"]
+ESTIMATORS: tuple[Estimator, ...] = ("paper", "token-mean")
+
+
+@dataclass(frozen=True)
+class RankConfig:
+    """Score every row once with the initial model: reference log-probabilities, entropy, difficulty."""
+
+    dataset: str = ""
+    """Dataset folder that `mfpo build` wrote; the scores are added to it under reference/."""
+    model_name_or_path: str = ""
+    """Checkpoint folder or Hub name of the model that will be trained."""
+    noise_scope: Scope | None = None
+    """Scope of the rejected image in place of the rows' own; give what `train` will be given."""
+    noise_step: int | None = None
+    """Diffusion step in place of the rows' own."""
+    noise_schedule: Schedule | None = None
+    """Noise schedule in place of the rows' own."""
+    max_length: int | None = 2048
+    """Tokens of image, prompt and response; responses are cut to fit. Give what `train` will be given."""
+    per_device_batch_size: int = 16
+    """Rows scored at once; each is three sequences."""
+    precision: Precision = "auto"
+    """float32, bfloat16 weights, or mixed (float32 weights, bfloat16 matrix products). Training in another
+    precision does not use the scores; auto is what LoRA training chooses on this machine."""
+    overwrite: bool = False
+    """Score again although the scores are there."""

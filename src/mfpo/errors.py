@@ -1,0 +1,73 @@
+"""The one exception a user may see, and the record of a row that was left out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+
+class UserError(Exception):
+    """A mistake in the input or the settings, told without a traceback.
+
+    Args:
+        what: What is wrong, in one sentence.
+        where: Where it is: a file, a row, a column, a flag.
+        fix: What the user can do about it.
+    """
+
+    def __init__(self, what: str, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where, fix)
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        fix = f"\n  fix: {self.fix}" if self.fix else ""
+        return f"{where}{self.what}{fix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A row that was left out, as it is written to ``skipped.jsonl``.
+
+    Attributes:
+        where: File and line or row of the source, for example ``pairs.jsonl:7``.
+        reason: Short machine-readable reason, for example ``missing-image``; the counts are grouped by it.
+        detail: What exactly was wrong, for a person.
+    """
+
+    where: str
+    reason: str
+    detail: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """The record as a JSON object."""
+        return asdict(self)
+
+
+class RowError(Exception):
+    """One row cannot be used; the run goes on without it.
+
+    Args:
+        reason: Short machine-readable reason, see [`Skip.reason`].
+        detail: What exactly was wrong, for a person.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A "did you mean" clause for an unknown name, or the list of known ones.
+
+    Args:
+        name: What the user wrote.
+        known: The names that exist.
+    """
+    known = sorted(known)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else f"choose one of: {', '.join(known)}"

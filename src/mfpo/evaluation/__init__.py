@@ -1,0 +1,1 @@
+"""Answers first, scores second, statistics always (paper 4)."""

@@ -1,0 +1,42 @@
+"""One module per benchmark, all with the interface of ``base``; this is their table."""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from mfpo.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings
+
+BENCHMARKS = {
+    "scenes": "mfpo.evaluation.benchmarks.scenes:ScenesBenchmark",
+}
+"""Where each benchmark's class is; nothing is imported before it is asked for."""
+
+
+def load_benchmark(name: str, settings: BenchmarkSettings | None = None) -> Benchmark:
+    """A benchmark by its name.
+
+    Args:
+        name: Key of [`BENCHMARKS`].
+        settings: Which of its questions are asked; all when None.
+
+    Raises:
+        UserError: There is no such benchmark, or the settings don't fit any.
+    """
+    if name not in BENCHMARKS:
+        raise UserError("unknown benchmark", where=f"--benchmark {name}", fix=nearest(name, BENCHMARKS))
+    if settings is not None and settings.num_samples is not None and settings.num_samples < 1:
+        raise UserError("at least one image is needed", where=f"--num_samples {settings.num_samples}")
+    return _opened(name, settings)
+
+
+@lru_cache(maxsize=4)
+def _opened(name: str, settings: BenchmarkSettings | None) -> Benchmark:
+    """Kept, because several models answer the same questions about the same pictures one after another."""
+    module, _, attribute = BENCHMARKS[name].partition(":")
+    benchmark: Benchmark = getattr(importlib.import_module(module), attribute)(settings)
+    return benchmark

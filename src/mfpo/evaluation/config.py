@@ -1,0 +1,162 @@
+"""Settings of ``mfpo generate``, ``score``, ``eval``, ``compare`` and ``probe``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mfpo.records import Schedule, Scope
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelSettings:
+    """How a model is loaded and run."""
+
+    model_name_or_path: str
+    """Checkpoint folder, adapter folder or Hub name."""
+
+    batch_size: int = 32
+    """Sequences that are run at once."""
+
+    dtype: str = "auto"
+    """Precision of the weights: `auto` (bfloat16 on a GPU that has it), `float32`, `bfloat16` or
+    `float16`."""
+
+    device: str | None = None
+    """Device, for example `cuda:0`; the best one there is if not given."""
+
+    attn_implementation: str | None = None
+    """Attention kernel: `sdpa`, `eager` or `flash_attention_2`; the model's choice if not given."""
+
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+
+    trust_remote_code: bool = False
+    """Run code that comes with the checkpoint."""
+
+
+@dataclass(slots=True, kw_only=True)
+class AnswerSettings(ModelSettings):
+    """What is asked, and how it is answered."""
+
+    benchmark: str
+    """Benchmark whose questions are answered, for example `scenes`."""
+
+    data_dir: str | None = None
+    """Folder with the benchmark's data; `scenes` needs none."""
+
+    split: str = "test"
+    """Part of the benchmark; `scenes` has `validation` and `test`."""
+
+    num_samples: int | None = None
+    """Use the first N images only; all of them if not given."""
+
+    max_new_tokens: int | None = None
+    """Tokens after which an answer is cut; the benchmark's own limit if not given."""
+
+    temperature: float = 0.0
+    """0 for greedy answers, above 0 for sampled ones."""
+
+    top_p: float = 1.0
+    """When sampling, keep to the most likely tokens that hold this share of the probability."""
+
+    seed: int = 0
+    """Seed of the samples."""
+
+    overwrite: bool = False
+    """Drop the answers that are already there; otherwise a run that was cut off goes on where it stopped."""
+
+    dry_run: bool = False
+    """Say what would be done, and stop."""
+
+
+@dataclass(slots=True, kw_only=True)
+class GenerateConfig(AnswerSettings):
+    """Settings of ``mfpo generate``."""
+
+    output_file: str
+    """Answer file to write or to continue (JSON Lines, one answer a line)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ScoreConfig:
+    """Settings of ``mfpo score``."""
+
+    benchmark: str
+    """Benchmark that was answered, for example `scenes`."""
+
+    predictions: str
+    """Answer file."""
+
+    data_dir: str | None = None
+    """Folder with the benchmark's data; `scenes` needs none."""
+
+    split: str = "test"
+    """Part of the benchmark that was answered."""
+
+    num_samples: int | None = None
+    """Score the first N images only; all of them if not given."""
+
+    output_file: str | None = None
+    """Score file to write (JSON). If not given, `scores/X.json` for `answers/X.jsonl`, else `X.scores.json`
+    beside."""
+
+
+@dataclass(slots=True, kw_only=True)
+class EvalConfig(AnswerSettings):
+    """Settings of ``mfpo eval``, which generates and then scores."""
+
+    output_dir: str | None = None
+    """Run folder that gets `answers/` and `scores/`; the model's own folder if not given."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CompareConfig:
+    """Settings of ``mfpo compare``."""
+
+    runs: list[str] = field(metadata={"positional": True})
+    """Run folders or score files; the others are compared with the first."""
+
+    benchmarks: tuple[str, ...] = ()
+    """Benchmarks and probes to show; all that the runs share if not given."""
+
+    metrics: tuple[str, ...] = ()
+    """Metrics to show; all of them if not given."""
+
+    output_file: str | None = None
+    """Markdown file to write as well."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ProbeConfig(ModelSettings):
+    """Settings of ``mfpo probe``."""
+
+    probe: Literal["distortion", "grounding"]
+    """`distortion`: is the chosen answer still preferred when the image is distorted (needs --dataset);
+    `grounding`:
+    is the caption that is true of a drawing preferred to that of an edited drawing (scenes, needs no
+    dataset)."""
+
+    dataset: str | None = None
+    """Dataset folder of `mfpo build`, for `distortion`."""
+
+    output_dir: str | None = None
+    """Run folder that gets `scores/PROBE.json`; the model's own folder if not given."""
+
+    num_samples: int | None = None
+    """Use the first N rows or scenes; if not given, all rows, or 1,000 scenes."""
+
+    noise_scopes: tuple[Scope, ...] = ("region", "global", "black")
+    """Distortions to try."""
+
+    noise_steps: tuple[int, ...] = (300, 500, 700, 900)
+    """Diffusion steps to try, for those distortions that add noise."""
+
+    noise_schedule: Schedule = "vcd"
+    """Diffusion schedule that turns a step into a noise level."""
+
+    split: str = "test"
+    """Part of the scene world that `grounding` uses: `validation` or `test`."""
+
+    seed: int = 0
+    """Seed of the scenes of `grounding`; the noise of `distortion` has the seeds of the rows."""

@@ -1,0 +1,97 @@
+"""One table of methods by metrics, in the terminal and as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from mfpo.evaluation.compare import Comparison, compare_runs, stars
+
+HEADLINE: dict[str, tuple[str, ...]] = {
+    "scenes": ("CHAIR_s", "CHAIR_i", "Cover", "F1", "Cog", "colour", "position", "yes_no", "words"),
+    "grounding": ("swap_accuracy",),
+}
+_ARROWS = {"lower": "↓", "higher": "↑", "": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class MethodTable:
+    """Methods as rows, metrics as columns.
+
+    Attributes:
+        columns: Headings, the first one empty.
+        cells: A row per method: its name, then a cell per metric.
+        notes: What the numbers are.
+    """
+
+    columns: list[str]
+    cells: list[list[str]]
+    notes: list[str]
+
+    def to_markdown(self) -> str:
+        """The table for a README."""
+        lines = [
+            "| " + " | ".join(row) + " |" for row in (self.columns, ["---"] * len(self.columns), *self.cells)
+        ]
+        return "\n".join([*lines, "", " ".join(self.notes), ""])
+
+    def to_rich(self, title: str) -> Table:
+        """The table for the terminal."""
+        table = Table(title=title, caption=" ".join(self.notes), caption_justify="left")
+        for index, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        for row in self.cells:
+            table.add_row(*(cell.replace("<br>", "\n") for cell in row))
+        return table
+
+
+def method_table(
+    runs: Mapping[str, Sequence[Path]], metrics: Mapping[str, Sequence[str]] = HEADLINE
+) -> MethodTable:
+    """Compare methods with the first one.
+
+    Args:
+        runs: Run folders of each method, one per training seed; the first method is what the others are
+            compared with.
+        metrics: Metrics of each benchmark or probe.
+
+    Returns:
+        With one seed: values with 95% intervals, marked where the paired difference to the first method is
+        significant. With several: means over seeds with the range of the seeds.
+    """
+    names = list(runs)
+    num_seeds = max(len(folders) for folders in runs.values())
+    per_seed = [
+        compare_runs([str(folders[min(seed, len(folders) - 1)]) for folders in runs.values()], list(metrics))
+        for seed in range(num_seeds)
+    ]
+    columns = [""]
+    cells = [[name] for name in names]
+    for position, comparison in enumerate(per_seed[0]):
+        for metric in metrics[comparison.benchmark]:
+            columns.append(f"{metric} {_ARROWS[comparison.metrics[metric].better]}".strip())
+            for row in range(len(names)):
+                cells[row].append(_cell([found[position] for found in per_seed], metric, row))
+    sizes = ", ".join(f"{one.benchmark}: {one.num_items} items" for one in per_seed[0])
+    notes = [f"{sizes}."]
+    if num_seeds == 1:
+        notes.append(
+            f"Brackets: 95% bootstrap interval. Stars: paired permutation test against {names[0]}, "
+            "* p < 0.05, ** p < 0.01, *** p < 0.001."
+        )
+    else:
+        notes.append(f"Mean over {num_seeds} training seeds, in brackets the lowest and highest of them.")
+    return MethodTable(columns, cells, notes)
+
+
+def _cell(comparisons: Sequence[Comparison], metric: str, row: int) -> str:
+    values = [one.estimates[row][metric].value for one in comparisons]
+    if len(comparisons) > 1:
+        return f"{statistics.mean(values):.1f}<br>[{min(values):.1f}, {max(values):.1f}]"
+    estimate = comparisons[0].estimates[row][metric]
+    marks = stars(comparisons[0].differences[row - 1][metric].p_value) if row else ""
+    return f"{estimate.value:.1f}{marks}<br>[{estimate.low:.1f}, {estimate.high:.1f}]"

@@ -1,0 +1,1 @@
+"""Load a vision-language model, render its chat, generate, and score responses."""

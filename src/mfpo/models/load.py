@@ -1,0 +1,163 @@
+"""Load a vision-language model and its processor from a checkpoint folder or the Hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from mfpo.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(slots=True)
+class VLM:
+    """A model with the processor that feeds it.
+
+    Attributes:
+        model: Any ``AutoModelForImageTextToText``, possibly wrapped by PEFT.
+        processor: Its processor; ``processor.tokenizer`` and ``processor.image_processor`` exist.
+        name: What the user called it, for reports.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    name: str
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the processor."""
+        return self.processor.tokenizer
+
+    @property
+    def image_processor(self) -> Any:
+        """The image processor of the processor."""
+        return self.processor.image_processor
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's first parameter."""
+        return next(self.model.parameters()).device
+
+
+def default_device() -> torch.device:
+    """CUDA if there is one, then MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes in it, float32 elsewhere."""
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def named_dtype(name: str) -> torch.dtype:
+    """A floating-point dtype by its name in torch.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if name not in DTYPES:
+        raise UserError(f"no precision {name!r}", where="--dtype", fix=nearest(name, ["auto", *DTYPES]))
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def load_processor(
+    model_name_or_path: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> ProcessorMixin:
+    """Load the processor alone, for work that needs no weights.
+
+    Args:
+        model_name_or_path: Checkpoint folder, adapter folder or Hub name.
+        revision: Branch, tag or commit on the Hub.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+
+    Raises:
+        UserError: Nothing can be opened under that name.
+    """
+    base = adapter_base(model_name_or_path) or model_name_or_path
+    try:
+        return AutoProcessor.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(base, error) from error
+
+
+def load_vlm(
+    model_name_or_path: str,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+) -> VLM:
+    """Load a model and its processor, in evaluation mode.
+
+    A folder that holds a PEFT adapter (``adapter_config.json``) is opened on top of the base model it names.
+
+    Args:
+        model_name_or_path: Checkpoint folder, adapter folder or Hub name.
+        dtype: ``auto`` (bfloat16 on a GPU that has it, else float32), a name such as ``bfloat16``, or a
+            dtype.
+        device: Device to put the model on; the best one there is when None.
+        revision: Branch, tag or commit on the Hub.
+        attn_implementation: Attention kernel of ``transformers`` (``sdpa``, ``eager``,
+            ``flash_attention_2``).
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+
+    Raises:
+        UserError: Nothing can be opened under that name.
+    """
+    target = torch.device(device) if device is not None else default_device()
+    if isinstance(dtype, str):
+        dtype = default_dtype(target) if dtype == "auto" else named_dtype(dtype)
+    base = adapter_base(model_name_or_path)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            base or model_name_or_path,
+            dtype=dtype,
+            revision=revision,
+            attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loadable(base or model_name_or_path, error) from error
+    if base is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, model_name_or_path)
+    processor = load_processor(model_name_or_path, revision=revision, trust_remote_code=trust_remote_code)
+    model = model.to(target).eval()
+    return VLM(model=model, processor=processor, name=model_name_or_path)
+
+
+def adapter_base(model_name_or_path: str) -> str | None:
+    """Name of the base model if the folder holds a PEFT adapter, else None."""
+    config = Path(model_name_or_path) / "adapter_config.json"
+    if not config.is_file():
+        return None
+    return json.loads(config.read_text())["base_model_name_or_path"]
+
+
+def _not_loadable(name: str, error: Exception) -> UserError:
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(
+        f"no vision-language model can be loaded: {first_line}",
+        where=f"--model_name_or_path {name}",
+        fix="give a checkpoint folder or a Hub name; "
+        "`mfpo scenes --train_model DIR` trains one that needs no download",
+    )

@@ -1,0 +1,1 @@
+"""Image preference data (paper 3.1): keywords, regions, noise."""

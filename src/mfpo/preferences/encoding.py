@@ -1,0 +1,334 @@
+"""Preference rows to model inputs: tokens of prompt and responses, pixels of both images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mfpo.data.images import open_image
+from mfpo.errors import RowError
+from mfpo.models.chat import render_prompt, render_response
+from mfpo.models.logprobs import IGNORE, ResponseBatch
+from mfpo.models.vision import ImageInputs, batch_images
+from mfpo.preferences.rejected import rejected_inputs
+from mfpo.records import Messages, Noise, PreferencePair, Schedule, Scope
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from transformers import ProcessorMixin
+
+SequenceKind: TypeAlias = Literal["chosen", "rejected", "image_rejected"]
+SEQUENCES: tuple[SequenceKind, ...] = ("chosen", "rejected", "image_rejected")
+"""The three sequences of a row: (m, y_w), (m, y_l) and (m', y_w)."""
+
+
+class Rows(Protocol):
+    """Preference rows: a list, or a dataset folder that reads them when they are asked for."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitem__(self, index: int, /) -> PreferencePair:
+        """A row."""
+
+    def __iter__(self) -> Iterator[PreferencePair]:
+        """All rows in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseOverride:
+    """Settings that replace those a row was built with; None leaves the row's own."""
+
+    scope: Scope | None = None
+    step: int | None = None
+    schedule: Schedule | None = None
+
+    def apply(self, noise: Noise) -> Noise:
+        """The noise that a row gets."""
+        changes: dict[str, Any] = {
+            name: value
+            for name, value in (("scope", self.scope), ("step", self.step), ("schedule", self.schedule))
+            if value is not None
+        }
+        return replace(noise, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """A preference row, ready to be batched.
+
+    Attributes:
+        id: The row's id.
+        prompt: Text inputs of the prompt by name, int64 ``[P]`` each, image placeholders expanded.
+        chosen: Tokens of y_w, int64 ``[R_w]``.
+        rejected: Tokens of y_l, int64 ``[R_l]``.
+        image: The original image m.
+        rejected_image: The rejected image m', None when it was not asked for.
+        cut: How many of the two responses were cut to fit the length.
+    """
+
+    id: str
+    prompt: dict[str, Tensor]
+    chosen: Tensor
+    rejected: Tensor
+    image: ImageInputs
+    rejected_image: ImageInputs | None = None
+    cut: int = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer of the two sequences."""
+        return len(self.prompt["input_ids"]) + max(len(self.chosen), len(self.rejected))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the row takes; its pixels, in effect."""
+        return self.image.nbytes + (self.rejected_image.nbytes if self.rejected_image else 0)
+
+
+class RowEncoder:
+    """Encodes rows one by one; a row's encoding depends on nothing but the row and these settings.
+
+    Args:
+        processor: The model's processor.
+        max_length: Tokens a sequence may have; responses are cut to fit, image tokens and prompts never.
+        noise: What replaces the rows' own noise settings.
+        rejected_image: Whether the rejected images are needed.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        *,
+        max_length: int | None = None,
+        noise: NoiseOverride | None = None,
+        rejected_image: bool = True,
+    ) -> None:
+        self.processor = processor
+        self.max_length = max_length
+        self.noise = noise or NoiseOverride()
+        self.rejected_image = rejected_image
+
+    @property
+    def pad_token_id(self) -> int:
+        """Token that fills up shorter sequences; it is masked, so any will do."""
+        tokenizer = self._tokenizer
+        return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+    def encode(self, pair: PreferencePair) -> EncodedRow:
+        """Encode a row.
+
+        Raises:
+            RowError: An image cannot be read, image parts and images differ in number (``image-count``), the
+                text of a response holds the image token (``image-token-in-response``), or the prompt alone
+                fills the length (``prompt-too-long``).
+        """
+        images = [open_image(source) for source in pair.images]
+        text = render_prompt(self.processor, pair.prompt)
+        self._check_image_parts(pair.prompt, len(images))
+        inputs = self.processor(
+            images=images,
+            text=[text],
+            add_special_tokens=self._adds_special_tokens(text),
+            return_tensors="pt",
+        )
+        names = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+        prompt = {name: tensor[0] for name, tensor in inputs.items() if name in names}
+        pixels = {name: tensor for name, tensor in inputs.items() if name not in names}
+        room = None if self.max_length is None else self.max_length - len(prompt["input_ids"])
+        if room is not None and room < 1:
+            raise RowError(
+                "prompt-too-long",
+                f"image and prompt take {len(prompt['input_ids'])} tokens of {self.max_length}",
+            )
+        chosen, rejected = (
+            self._response(text, pair.prompt, answer) for answer in (pair.chosen, pair.rejected)
+        )
+        return EncodedRow(
+            id=pair.id,
+            prompt=prompt,
+            chosen=chosen[:room],
+            rejected=rejected[:room],
+            image=ImageInputs((pair.id, None), pixels, len(images)),
+            rejected_image=self._rejected_image(pair, images, pixels) if self.rejected_image else None,
+            cut=sum(room is not None and len(answer) > room for answer in (chosen, rejected)),
+        )
+
+    def _response(self, prompt_text: str, prompt: Messages, answer: Messages) -> Tensor:
+        """Tokens of a response as they continue the prompt, up to its first EOS.
+
+        Tokenised together with the prompt where that leaves the prompt's own tokens as they are: alone, some
+        tokenizers put a space token before the first word that no generated answer has.
+        """
+        text = render_response(self.processor, prompt, answer)
+        special = self._adds_special_tokens(prompt_text)
+        head: list[int] = self._tokenizer(prompt_text, add_special_tokens=special)["input_ids"]
+        whole: list[int] = self._tokenizer(prompt_text + text, add_special_tokens=special)["input_ids"]
+        if whole[: len(head)] == head:
+            ids = whole[len(head) :]
+        else:
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self._image_token_id in ids:
+            raise RowError("image-token-in-response", f"the answer contains {self._image_token!r}")
+        eos = self._tokenizer.eos_token_id
+        return torch.tensor(ids[: ids.index(eos) + 1] if eos in ids else ids)
+
+    def _rejected_image(
+        self, pair: PreferencePair, images: Sequence[Image.Image], pixels: dict[str, Tensor]
+    ) -> ImageInputs:
+        """The rejected image; of several pictures the first is corrupted, as the regions are its."""
+        noise = self.noise.apply(pair.noise)
+        stored = open_image(pair.rejected_images[0]) if pair.rejected_images else None
+        image_processor: Any = self.processor.image_processor
+        clean = pixels if len(images) == 1 else None
+        corrupted = dict(
+            rejected_inputs(image_processor, images[0], pair.regions, noise, stored, clean=clean).inputs
+        )
+        if len(images) > 1:
+            corrupted = batch_images(
+                [corrupted, image_processor(images=list(images[1:]), return_tensors="pt")]
+            )
+        tensors = {name: torch.as_tensor(corrupted[name]) for name in pixels}
+        if any(tensors[name].shape != pixels[name].shape for name in pixels):
+            raise RowError(
+                "rejected-image-size", "the rejected image takes other image tokens than the image"
+            )
+        return ImageInputs((pair.id, noise), tensors, len(images))
+
+    def _check_image_parts(self, prompt: Messages, num_images: int) -> None:
+        parts = [
+            part
+            for message in prompt
+            if not isinstance(message["content"], str)
+            for part in message["content"]
+        ]
+        num_parts = sum(part.get("type") == "image" for part in parts)
+        if num_parts != num_images or num_images == 0:
+            raise RowError(
+                "image-count", f"the prompt has {num_parts} image parts, the row has {num_images} images"
+            )
+
+    def _adds_special_tokens(self, text: str) -> bool:
+        """Whether the tokenizer is to add its BOS: not when the chat template already wrote it."""
+        bos = self._tokenizer.bos_token
+        return not (bos and text.startswith(bos))
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self.processor.tokenizer
+
+    @cached_property
+    def _image_token(self) -> str:
+        return getattr(self.processor, "image_token", "<image>")
+
+    @cached_property
+    def _image_token_id(self) -> int:
+        return self._tokenizer.convert_tokens_to_ids(self._image_token)
+
+
+class EncodedRows(Dataset[EncodedRow]):
+    """Rows encoded when asked for, and kept up to a budget so that later passes read no image again.
+
+    What is in stays in, so that a data set larger than the budget still finds a fixed share of its rows.
+
+    Args:
+        rows: The rows.
+        encoder: How they are encoded.
+        cache_bytes: Memory for encoded rows.
+    """
+
+    def __init__(self, rows: Rows, encoder: RowEncoder, *, cache_bytes: int = 1 << 30) -> None:
+        self.rows = rows
+        self.encoder = encoder
+        self._budget = cache_bytes
+        self._kept: dict[int, EncodedRow] = {}
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Ids of the rows in their order; a dataset on disk knows them without reading its rows."""
+        known = getattr(self.rows, "ids", None)
+        return list(known) if known is not None else [row.id for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> EncodedRow:
+        """The encoded row.
+
+        Raises:
+            RowError: See [`RowEncoder.encode`].
+        """
+        if index in self._kept:
+            return self._kept[index]
+        row = self.encoder.encode(self.rows[index])
+        if row.nbytes <= self._budget:
+            self._kept[index] = row
+            self._budget -= row.nbytes
+        return row
+
+
+def collate(
+    rows: Sequence[EncodedRow], sequences: Sequence[SequenceKind], pad_token_id: int
+) -> ResponseBatch:
+    """Batch the wanted sequences of B rows.
+
+    Args:
+        rows: The encoded rows.
+        sequences: Which of a row's sequences are wanted; all of one kind come first, then all of the next.
+        pad_token_id: Token that fills up shorter sequences.
+
+    Returns:
+        A batch of ``len(sequences) * B`` sequences, in which a picture that serves two sequences is held
+        once.
+    """
+    images = [row.image for row in rows] if {"chosen", "rejected"} & set(sequences) else []
+    image_of: list[int] = []
+    prompts: list[dict[str, Tensor]] = []
+    responses: list[Tensor] = []
+    for kind in sequences:
+        first = 0 if kind != "image_rejected" else len(images)
+        if kind == "image_rejected":
+            images += [_require(row.rejected_image) for row in rows]
+        image_of += range(first, first + len(rows))
+        prompts += [row.prompt for row in rows]
+        responses += [row.rejected if kind == "rejected" else row.chosen for row in rows]
+    labels = _pad_right(responses, IGNORE)
+    inputs = {}
+    for name in prompts[0]:
+        fill = pad_token_id if name == "input_ids" else 0
+        if name == "input_ids":
+            tail = labels.masked_fill(labels == IGNORE, fill)
+        elif name == "attention_mask":
+            tail = (labels != IGNORE).long()
+        else:
+            tail = torch.zeros_like(labels)
+        inputs[name] = torch.cat([_pad_left([prompt[name] for prompt in prompts], fill), tail], dim=1)
+    # Models that place image tokens in two dimensions derive the positions from the token types themselves.
+    if "mm_token_type_ids" not in inputs and "image_grid_thw" not in images[0].tensors:
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    return ResponseBatch(inputs, labels, images, image_of)
+
+
+def _pad_left(tensors: Sequence[Tensor], fill: int) -> Tensor:
+    padded = torch.full((len(tensors), max(map(len, tensors))), fill)
+    for row, tensor in zip(padded, tensors, strict=True):
+        row[len(row) - len(tensor) :] = tensor
+    return padded
+
+
+def _pad_right(tensors: Sequence[Tensor], fill: int) -> Tensor:
+    padded = torch.full((len(tensors), max(map(len, tensors))), fill)
+    for row, tensor in zip(padded, tensors, strict=True):
+        row[: len(tensor)] = tensor
+    return padded
+
+
+def _require(image: ImageInputs | None) -> ImageInputs:
+    assert image is not None, "the rows were encoded without rejected images"
+    return image

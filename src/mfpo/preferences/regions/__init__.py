@@ -1,0 +1,1 @@
+"""Where the keywords are: one protocol, several backends."""

@@ -1,0 +1,122 @@
+"""What finds keywords in a picture: one small protocol, and the table of backends.
+
+A backend of one's own is any class with the method of [`RegionBackend`], named as ``package.module:Class``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from PIL import Image
+
+from mfpo.errors import UserError, nearest
+from mfpo.records import Region
+
+if TYPE_CHECKING:
+    from mfpo.data.annotations import BoxFormat
+
+
+@runtime_checkable
+class RegionBackend(Protocol):
+    """Finds the regions of keywords in a picture."""
+
+    def segment(
+        self, image: Image.Image, keywords: Sequence[str], *, name: str | None = None
+    ) -> list[Region]:
+        """The regions of all keywords that are found; one keyword may have several, or none.
+
+        Args:
+            image: An upright RGB picture.
+            keywords: Phrases to find.
+            name: The picture's path in its source, for backends that look it up.
+
+        Returns:
+            Regions whose ``keyword`` is one of ``keywords``, with boxes and masks in pixels of ``image``.
+
+        Raises:
+            RowError: The row cannot be used.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RegionOptions:
+    """What backends may need.
+
+    Attributes:
+        annotations: Annotation file.
+        box_format: What its boxes are; recognised when None.
+        embedding_model: Sentence embeddings that compare keywords with labels.
+    """
+
+    annotations: str | None = None
+    box_format: BoxFormat | None = None
+    embedding_model: str | None = None
+
+
+def load_backend(spec: str, options: RegionOptions | None = None) -> RegionBackend:
+    """The backend of that name.
+
+    Args:
+        spec: A name of [`BACKENDS`], or ``package.module:Class``, which is called without arguments.
+        options: What the backend may need.
+
+    Raises:
+        UserError: There is no such backend, it cannot be imported, or it lacks what it needs.
+    """
+    if ":" in spec:
+        return _load_class(spec)
+    factory = BACKENDS.get(spec)
+    if factory is None:
+        raise UserError(
+            f"unknown region backend {spec!r}",
+            where="--regions",
+            fix=f"{nearest(spec, BACKENDS)}; or name a class of your own as package.module:Class",
+        )
+    return factory(options or RegionOptions())
+
+
+def _load_class(spec: str) -> RegionBackend:
+    module_name, _, class_name = spec.partition(":")
+    where = f"--regions {spec}"
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(
+            f"the module cannot be imported: {error}",
+            where=where,
+            fix="install it, or put its folder on PYTHONPATH",
+        ) from error
+    if not hasattr(module, class_name):
+        known = [name for name, value in vars(module).items() if isinstance(value, type)]
+        fix = nearest(class_name, known) if known else "check the name"
+        raise UserError(f"{module_name} has no {class_name!r}", where=where, fix=fix)
+    backend = getattr(module, class_name)()
+    if not isinstance(backend, RegionBackend):
+        raise UserError(
+            f"{class_name} has no method `segment`",
+            where=where,
+            fix="segment(image, keywords, *, name=None) -> list[Region]",
+        )
+    return backend
+
+
+def _annotations(options: RegionOptions) -> RegionBackend:
+    from mfpo.data.annotations import load_annotations
+    from mfpo.preferences.regions.given import GivenRegions
+
+    if options.annotations is None:
+        raise UserError(
+            "the region backend `annotations` needs a file of boxes or masks",
+            where="--regions annotations",
+            fix="pass --annotations FILE (JSON Lines of image and boxes, or COCO instances)",
+        )
+    annotations = load_annotations(options.annotations, options.box_format)
+    return GivenRegions(annotations, embedding_model=options.embedding_model)
+
+
+BACKENDS: Mapping[str, Callable[[RegionOptions], RegionBackend]] = {"annotations": _annotations}
+"""Name of each backend that comes along, and what makes it."""

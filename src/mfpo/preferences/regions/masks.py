@@ -1,0 +1,140 @@
+"""Masks as COCO run lengths, boxes and unions; everything refers to the image after EXIF rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from mfpo.records import Box, Region
+
+
+def encode_rle(mask: NDArray[np.bool_]) -> str:
+    """Compressed run lengths of a mask, as pycocotools writes them (column-major), decoded to str.
+
+    Args:
+        mask: bool ``[height, width]``.
+    """
+    return coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode()
+
+
+def decode_rle(rle: str, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask of compressed run lengths.
+
+    Args:
+        rle: Compressed counts, see [`encode_rle`].
+        size: (height, width).
+
+    Returns:
+        bool ``[height, width]``.
+
+    Raises:
+        ValueError: The run lengths don't fill that size.
+    """
+    return decode_runs(_run_lengths(rle), size)
+
+
+def decode_runs(runs: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask of plain run lengths, which alternate between outside and inside, column by column.
+
+    Args:
+        runs: Counts that add up to the number of pixels; the first one is outside.
+        size: (height, width).
+
+    Returns:
+        bool ``[height, width]``.
+
+    Raises:
+        ValueError: The run lengths don't fill that size.
+    """
+    height, width = size
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"run lengths that don't fill a mask of {height}x{width} pixels")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _run_lengths(rle: str) -> list[int]:
+    """The counts behind COCO's string: 5 bits a character, low ones first; from the fourth on, differences.
+
+    Decoded here rather than by pycocotools, which reads a damaged string without a word.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in rle.encode():
+        digit = code - 48
+        if not 0 <= digit < 64:
+            raise ValueError(f"{chr(code)!r} does not belong into compressed run lengths")
+        value |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("compressed run lengths that end in the middle of a number")
+    return runs
+
+
+def union_mask(regions: Iterable[Region], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """What any of the regions covers.
+
+    Args:
+        regions: Regions of one image.
+        size: (height, width) of that image.
+
+    Returns:
+        bool ``[height, width]``, all False without regions.
+
+    Raises:
+        ValueError: A region belongs to an image of another size.
+    """
+    union = np.zeros(size, dtype=bool)
+    for region in regions:
+        if tuple(region.size) != tuple(size):
+            raise ValueError(f"a region of an image of {region.size} in an image of {size} (height, width)")
+        union |= decode_rle(region.rle, size)
+    return union
+
+
+def box_of(mask: NDArray[np.bool_]) -> Box:
+    """The tight box xyxy of a mask in pixels, right and bottom exclusive; all zero for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def box_mask(box: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels that a box touches, clipped to the image.
+
+    Args:
+        box: xyxy in pixels.
+        size: (height, width).
+
+    Returns:
+        bool ``[height, width]``; empty when the box lies outside or has no area.
+    """
+    height, width = size
+    mask = np.zeros(size, dtype=bool)
+    x0, y0, x1, y1 = box
+    if x1 > x0 and y1 > y0:
+        rows = slice(max(int(np.floor(y0)), 0), max(int(np.ceil(min(y1, height))), 0))
+        columns = slice(max(int(np.floor(x0)), 0), max(int(np.ceil(min(x1, width))), 0))
+        mask[rows, columns] = True
+    return mask
+
+
+def polygon_mask(polygons: list[list[float]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The union of polygons, rasterised as COCO does.
+
+    Args:
+        polygons: Each ``[x0, y0, x1, y1, ...]`` in pixels, three corners at least.
+        size: (height, width).
+    """
+    parts = coco.frPyObjects(polygons, *size)
+    mask: NDArray[np.bool_] = coco.decode(coco.merge(parts)).astype(bool)
+    return mask

@@ -1,0 +1,92 @@
+"""Text cut into pieces, some of them marked; templates turn the pieces into HTML and escape them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# A word with its inner hyphens and apostrophes, or one sign of a script without spaces.
+_WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W_぀-ヿ㐀-鿿]+(?:[-'’][^\W_぀-ヿ㐀-鿿]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A stretch of a text that is to stand out.
+
+    Attributes:
+        start: Its first character.
+        end: One past its last character.
+        style: CSS class or classes, chosen by us and never by the data.
+        title: What is shown when the pointer rests on it.
+    """
+
+    start: int
+    end: int
+    style: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a text with its mark, if it has one.
+
+    Attributes:
+        text: The characters.
+        style: CSS class of the mark; empty for plain text.
+        title: Tooltip of the mark.
+    """
+
+    text: str
+    style: str = ""
+    title: str = ""
+
+
+def pieces(text: str, marks: Iterable[Mark] = ()) -> list[Piece]:
+    """Cut a text at its marks.
+
+    Of marks that overlap the earlier one in ``marks`` is kept; marks outside the text are dropped.
+
+    Args:
+        text: Any text.
+        marks: The marks, the important ones first.
+
+    Returns:
+        Pieces whose texts joined are ``text``.
+    """
+    kept: list[Mark] = []
+    for mark in marks:
+        inside = 0 <= mark.start < mark.end <= len(text)
+        if inside and all(mark.end <= other.start or other.end <= mark.start for other in kept):
+            kept.append(mark)
+    parts, position = [], 0
+    for mark in sorted(kept, key=lambda mark: mark.start):
+        if position < mark.start:
+            parts.append(Piece(text[position : mark.start]))
+        parts.append(Piece(text[mark.start : mark.end], mark.style, mark.title))
+        position = mark.end
+    if position < len(text):
+        parts.append(Piece(text[position:]))
+    return parts
+
+
+def changed_words(before: str, after: str, style: str = "changed") -> list[Mark]:
+    """Marks on the words of ``after`` that a word-by-word comparison does not find in ``before``.
+
+    Case and punctuation are ignored; neighbouring words share a mark.
+
+    Args:
+        before: The text compared with.
+        after: The text to mark.
+        style: CSS class of the marks.
+    """
+    words = list(_WORD.finditer(after))
+    left = [match.group().casefold() for match in _WORD.finditer(before)]
+    right = [match.group().casefold() for match in words]
+    matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
+    return [
+        Mark(words[start].start(), words[end - 1].end(), style)
+        for operation, _, _, start, end in matcher.get_opcodes()
+        if operation in ("insert", "replace")
+    ]

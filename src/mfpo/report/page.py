@@ -1,0 +1,95 @@
+"""Self-contained HTML: one file with styles, script and pictures inside, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+
+TEMPLATES = "templates"
+SCRIPT = "page.js"
+
+KEYWORD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6fd1", "#7a7f87")
+"""Colours of a row's keywords by rank, after Okabe and Ito; colour-blind readers can tell them apart."""
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Fill a page template. Every value is escaped unless it is already ``Markup``.
+
+    The page carries a content security policy that admits embedded pictures, styles and the one script with
+    the hash of [`SCRIPT`]: text of a dataset could not run or load anything even if it slipped through.
+
+    Args:
+        template: Name of a file in ``report/templates``.
+        context: Its variables.
+    """
+    return _environment().get_template(template).render(context)
+
+
+def data_uri(
+    picture: Image.Image, max_side: int | None = None, *, lossless: bool = False, quality: int = 82
+) -> str:
+    """A picture as a ``data:`` URI.
+
+    Args:
+        picture: The picture.
+        max_side: It is made smaller until its longer side has at most this many pixels.
+        lossless: PNG instead of JPEG; for masks, drawings with transparency and very small pictures.
+        quality: JPEG quality.
+    """
+    if max_side is not None and max(picture.size) > max_side:
+        picture = picture.copy()
+        picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if lossless:
+        picture.save(buffer, "PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mfpo.report", TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = resources.files("mfpo.report").joinpath(TEMPLATES, SCRIPT).read_text("utf-8").strip()
+    environment.globals.update(
+        script=Markup(script),  # a file of this package
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        keyword_colours=KEYWORD_COLOURS,
+    )
+    environment.filters.update(grouped=_grouped, percent=_percent, metric=_metric)
+    return environment
+
+
+def _grouped(number: int) -> str:
+    """A count with its thousands set apart."""
+    return f"{number:,}"
+
+
+def _percent(share: float) -> str:
+    """A share of [0, 1] as a percentage, with a digit more where it is small."""
+    return f"{100 * share:.1f}%" if share < 0.1 else f"{100 * share:.0f}%"
+
+
+def _metric(name: str) -> Markup:
+    """A metric's name with its subscript set as one: ``CHAIR_i``."""
+    stem, _, letter = name.rpartition("_")
+    if stem and len(letter) == 1:
+        return Markup("{}<sub>{}</sub>").format(stem, letter)
+    return Markup("{}").format(name.replace("_", " "))

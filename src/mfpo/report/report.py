@@ -1,0 +1,204 @@
+"""``mfpo report``: runs side by side in one HTML file."""
+
+from __future__ import annotations
+
+import math
+import platform
+import shlex
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from mfpo import __version__
+from mfpo.data.files import write_atomic
+from mfpo.errors import UserError
+from mfpo.evaluation.compare import Comparison
+from mfpo.evaluation.statistics import Estimate
+from mfpo.report import plots
+from mfpo.report.answers import AnswerSection, answer_section
+from mfpo.report.browse import dataset_rows
+from mfpo.report.config import DEFAULT_TITLE, ReportConfig
+from mfpo.report.page import render
+from mfpo.report.rows import RowView, default_image_processor
+from mfpo.report.runs import Run, load_runs, settings_table
+from mfpo.report.tables import compare_all, result_tables
+
+AGAINST = (("CHAIR_i", "Cover"), ("CHAIR", "Cover"))
+GALLERY_ROWS = 6
+ANSWERS = 12
+
+
+def run(config: ReportConfig) -> None:
+    """Write the report that the settings describe.
+
+    Raises:
+        UserError: A run folder, the dataset or the model cannot be opened.
+    """
+    dataset = Path(config.dataset) if config.dataset else None
+    path = write_report(
+        config.output_file,
+        [Path(folder) for folder in config.runs],
+        title=config.title,
+        dataset=dataset,
+        model_name_or_path=config.model_name_or_path,
+        reproduce=[shlex.join(["mfpo", "report", *config.runs, "--output_file", config.output_file])],
+    )
+    print(f"written to {path}")
+
+
+def write_report(
+    output_file: str | Path,
+    runs: Sequence[Path],
+    *,
+    title: str = DEFAULT_TITLE,
+    labels: Sequence[str] | None = None,
+    dataset: Path | None = None,
+    model_name_or_path: str | None = None,
+    notes: Sequence[str] = (),
+    reproduce: Sequence[str] = (),
+) -> Path:
+    """Write one self-contained page about several runs. What a run doesn't have is left out.
+
+    Args:
+        output_file: The page.
+        runs: Run folders; the others are compared with the first.
+        title: Heading.
+        labels: Names of the runs; those of their folders when None.
+        dataset: Dataset folder to show rows of; the one that the runs were trained on, if there, when None.
+        model_name_or_path: Model whose image processor renders the rejected images; the one that the runs
+            started from, if it is there, when None, and CLIP's at 336 px otherwise.
+        notes: Paragraphs that stand under the heading.
+        reproduce: Commands that make it all again.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: A folder is not there, or a file in it cannot be read.
+    """
+    if not runs:
+        raise UserError("nothing to report", where="mfpo report", fix="name run folders")
+    found = load_runs(runs, labels)
+    comparisons = compare_all(found)
+    different, shared = settings_table(found)
+    logs = [one.training for one in found]
+    rows, total = _gallery(found, dataset, model_name_or_path)
+    before, after, answers = _answers(found)
+    page = render(
+        "report.html.j2",
+        {
+            "title": title,
+            "version": __version__,
+            "runs": found,
+            "notes": notes,
+            "headline": result_tables(comparisons, found, headline=True),
+            "all_metrics": result_tables(comparisons, found, headline=False),
+            "against": _against(comparisons),
+            "distortion": _distortion(found),
+            "margins": plots.reward_margins(logs),
+            "rewards": plots.rewards(logs),
+            "losses": plots.losses(logs),
+            "gallery": rows,
+            "gallery_total": total,
+            "answers": answers,
+            "before": before,
+            "after": after,
+            "different": different,
+            "shared": shared,
+            "reproduce": reproduce,
+            "environment": _environment(),
+        },
+    )
+    write_atomic(output_file, page)
+    return Path(output_file)
+
+
+def _against(comparisons: Sequence[Comparison]) -> dict[str, Markup]:
+    """Hallucination against coverage, for each benchmark that measures both."""
+    pictures = {}
+    for comparison in comparisons:
+        for fault, cover in AGAINST:
+            if fault in comparison.metrics and cover in comparison.metrics:
+                points = [(found[cover], found[fault]) for found in comparison.estimates]
+                defined = [not (math.isnan(x.value) or math.isnan(y.value)) for x, y in points]
+                kept = [
+                    (*point, label)
+                    for point, label, ok in zip(points, comparison.runs, defined, strict=True)
+                    if ok
+                ]
+                if kept:
+                    xs, ys, labels = zip(*kept, strict=True)
+                    pictures[comparison.benchmark] = plots.scatter(xs, ys, labels, cover, fault)
+    return pictures
+
+
+def _distortion(runs: Sequence[Run]) -> Markup | None:
+    """Preference accuracy by noise step, for the scopes that were probed at several steps."""
+    scopes: dict[str, dict[str, list[tuple[int, Estimate]]]] = {}
+    for one in runs:
+        result = one.scores.get("distortion")
+        if result is None:
+            continue
+        found = {
+            name: Estimate(value, *result.intervals.get(name, (math.nan, math.nan)))
+            for name, value in result.metrics.items()
+        }
+        for name, estimate in found.items():
+            scope, _, step = name.partition("@")
+            if step.isdecimal() and " " not in scope:
+                curve = scopes.setdefault(scope, {}).setdefault(one.label, [(0, found["clean"])])
+                curve.append((int(step), estimate))
+    for curves in scopes.values():
+        for curve in curves.values():
+            curve.sort(key=lambda point: point[0])
+    return plots.distortion(scopes) if scopes else None
+
+
+def _gallery(runs: Sequence[Run], dataset: Path | None, model: str | None) -> tuple[list[RowView], int]:
+    folder = dataset or _recorded(runs, "dataset")
+    if folder is None:
+        return [], 0
+    if model is None and (start := _recorded(runs, "model_name_or_path")) is not None:
+        model = str(start)
+    return dataset_rows(folder, default_image_processor(model), GALLERY_ROWS)
+
+
+def _recorded(runs: Sequence[Run], setting: str) -> Path | None:
+    """A folder that a run's settings name, if it is there."""
+    for one in runs:
+        value = one.config.get(setting)
+        if value and Path(str(value)).is_dir():
+            return Path(str(value))
+    return None
+
+
+def _answers(runs: Sequence[Run]) -> tuple[str, str, AnswerSection | None]:
+    """Answers of the first run against those of the last one that answered the same benchmark."""
+    for name in runs[0].scores:
+        others = [one for one in runs[1:] if name in one.scores]
+        if others:
+            section = answer_section(runs[0].scores[name], others[-1].scores[name], ANSWERS)
+            if section is not None:
+                return runs[0].label, others[-1].label, section
+    return "", "", None
+
+
+def _environment() -> dict[str, Any]:
+    packages = {}
+    for name in ("torch", "transformers", "datasets", "peft"):
+        try:
+            packages[name] = package_version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "mfpo": __version__,
+        "Python": platform.python_version(),
+        **packages,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    }

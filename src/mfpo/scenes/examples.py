@@ -1,0 +1,130 @@
+"""Drawn scenes as arrays to train on; imports nothing heavy, so that worker processes start fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from mfpo.scenes.captions import (
+    DESCRIBE_PROMPTS,
+    PHRASES,
+    attribute_answer,
+    colour_question,
+    existence_answer,
+    existence_question,
+    faulty_plan,
+    position_question,
+    realise,
+)
+from mfpo.scenes.render import draw
+from mfpo.scenes.world import COLOURS, KINDS, Scene, World
+
+KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
+COLOUR_INDEX = {name: index for index, name in enumerate(COLOURS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Scenes as arrays. N scenes, S input side, P patches, K kinds.
+
+    Attributes:
+        pixels: uint8 [N, 3, S, S], resized as the image processor resizes.
+        labels: uint8 [N, S, S], 0 for background and 1 + kind index where an object is.
+        covers: float32 [N, P, K], share of each patch that each kind covers.
+        colours: int64 [N, K], colour index of each kind, -100 where it is absent.
+        centres: float32 [N, K, 2], centre (x, y) in [0, 1] of each kind's box.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    covers: np.ndarray
+    colours: np.ndarray
+    centres: np.ndarray
+
+
+def draw_examples(
+    scenes: Sequence[Scene], picture_size: int, input_size: int, patch_size: int, num_workers: int = 2
+) -> Examples:
+    """Draw scenes in parallel; the result does not depend on the number of workers.
+
+    Args:
+        scenes: What to draw.
+        picture_size: Side of the drawn picture in pixels.
+        input_size: Side of the vision tower's input S in pixels.
+        patch_size: Side of its patches in pixels.
+        num_workers: Processes that draw.
+    """
+    work = partial(_arrays, picture_size=picture_size, input_size=input_size, patch_size=patch_size)
+    if num_workers <= 1:
+        rows = [work(scene) for scene in tqdm(scenes, desc="drawing scenes")]
+    else:
+        with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+            rows = list(tqdm(pool.map(work, scenes, chunksize=64), total=len(scenes), desc="drawing scenes"))
+    return Examples(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _arrays(
+    scene: Scene, picture_size: int, input_size: int, patch_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    drawing = draw(scene, picture_size)
+    small = drawing.image.resize((input_size, input_size), Image.Resampling.BICUBIC)
+    labels = np.zeros((picture_size, picture_size), np.uint8)
+    colours = np.full(len(KINDS), -100, np.int64)
+    centres = np.zeros((len(KINDS), 2), np.float32)
+    for item in scene.objects:
+        index = KIND_INDEX[item.kind]
+        labels[drawing.masks[item.kind]] = 1 + index
+        colours[index] = COLOUR_INDEX[item.colour]
+        centres[index] = item.x, item.y - item.size / 2
+    small_labels = np.asarray(
+        Image.fromarray(labels).resize((input_size, input_size), Image.Resampling.NEAREST)
+    )
+    grid = input_size // patch_size
+    patches = small_labels.reshape(grid, patch_size, grid, patch_size).swapaxes(1, 2).reshape(grid * grid, -1)
+    covers = (patches[:, :, None] == 1 + np.arange(len(KINDS))).mean(1, dtype=np.float32)
+    return np.asarray(small).transpose(2, 0, 1), small_labels, covers, colours, centres
+
+
+def conversation(
+    scene: Scene,
+    world: World,
+    rng: np.random.Generator,
+    *,
+    absent_rate: float,
+    drop_rate: float,
+    question_rate: float,
+) -> tuple[str, str]:
+    """A question about a scene and the answer that supervised training shows for it.
+
+    Descriptions are faulty as web data is, see [`mfpo.scenes.captions.faulty_plan`]; answers to questions are
+    true. Half of the existence questions ask for an absent kind, half of those for one that is likely in the
+    context.
+    """
+    likely = world.contexts[scene.context]
+    if rng.random() >= question_rate:
+        plan = faulty_plan(scene, likely, rng, absent_rate=absent_rate, drop_rate=drop_rate)
+        return DESCRIBE_PROMPTS[rng.integers(len(DESCRIBE_PROMPTS))], realise(plan)
+    item = scene.objects[rng.integers(len(scene.objects))]
+    choice = rng.random()
+    if choice < 0.25:
+        return colour_question(item.kind), attribute_answer(item.kind, item.colour)
+    if choice < 0.4:
+        return position_question(item.kind), attribute_answer(item.kind, PHRASES[item.position])
+    kind = item.kind if rng.random() < 0.5 else absent_kind(scene, world, rng)
+    return existence_question(kind), existence_answer(scene, kind)
+
+
+def absent_kind(scene: Scene, world: World, rng: np.random.Generator) -> str:
+    """A kind that is not in the scene: in half of the cases one that its context makes likely."""
+    absent = [name for name in KINDS if name not in scene.kinds]
+    weights = np.array([world.contexts[scene.context].get(name, 0.0) for name in absent])
+    if rng.random() < 0.5 or not weights.any():
+        weights = np.ones(len(absent))
+    return absent[rng.choice(len(absent), p=weights / weights.sum())]

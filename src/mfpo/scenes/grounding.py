@@ -1,0 +1,67 @@
+"""Pairs of clean drawings that differ in one object, for the grounding probe.
+
+No noise is involved, so a model that has merely learned to detect noise gains nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from mfpo.records import Messages, user_message
+from mfpo.scenes.captions import DESCRIBE_PROMPTS, realise, true_plan
+from mfpo.scenes.render import draw
+from mfpo.scenes.world import KINDS, World, sample_scene, swap_candidate
+
+
+@dataclass(frozen=True, slots=True)
+class GroundingItem:
+    """A drawing, two edits of it, and the captions of the first two.
+
+    Attributes:
+        id: The scene's id.
+        prompt: A request for a description.
+        image: The drawing.
+        swapped_image: The same drawing with one object replaced by another kind of the same colour.
+        removed_image: The same drawing without that object.
+        caption: True of ``image``.
+        swapped_caption: True of ``swapped_image``; it differs from ``caption`` in one word.
+    """
+
+    id: str
+    prompt: Messages
+    image: Image.Image
+    swapped_image: Image.Image
+    removed_image: Image.Image
+    caption: str
+    swapped_caption: str
+
+
+def grounding_items(
+    num_items: int, split: str = "test", seed: int = 0, world: World | None = None
+) -> Iterator[GroundingItem]:
+    """The first items of a split, always the same ones."""
+    world = world or World()
+    for index in range(num_items):
+        scene = sample_scene(split, index, seed, world)
+        rng = np.random.default_rng([seed, index, 7])
+        kind, other = swap_candidate(scene, rng, world)
+        plan = true_plan(scene, rng)
+        swapped_plan = replace(
+            plan,
+            mentions=tuple(
+                replace(m, kind=other, name=KINDS[other].name) if m.kind == kind else m for m in plan.mentions
+            ),
+        )
+        yield GroundingItem(
+            id=scene.id,
+            prompt=user_message(DESCRIBE_PROMPTS[index % len(DESCRIBE_PROMPTS)]),
+            image=draw(scene, world.image_size).image,
+            swapped_image=draw(scene.swapped(kind, other), world.image_size).image,
+            removed_image=draw(scene.without(kind), world.image_size).image,
+            caption=realise(plan),
+            swapped_caption=realise(swapped_plan),
+        )

@@ -1,0 +1,1 @@
+"""Preference training on text and image together (paper 3.2)."""

@@ -1,0 +1,87 @@
+"""Our settings as ``transformers.TrainingArguments``."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from mfpo.difficulty.config import Precision
+from mfpo.errors import UserError, nearest
+from mfpo.training.config import TrainConfig
+
+FULL_LEARNING_RATE, LORA_LEARNING_RATE = 5e-7, 1e-5
+"""Defaults, for models of about 7 billion parameters."""
+
+
+def training_arguments(config: TrainConfig, precision: Precision, device: torch.device) -> TrainingArguments:
+    """The arguments of a training whose turns are one epoch.
+
+    Args:
+        config: The settings; what ``trainer`` holds comes last and wins.
+        precision: What the model computes in.
+        device: Where the model is.
+
+    Raises:
+        UserError: An unknown name or a bad value under ``trainer``, or a bad value of ours.
+    """
+    known = {item.name for item in fields(TrainingArguments) if item.init}
+    for name in config.trainer:
+        if name not in known:
+            raise UserError(f"unknown training argument {name!r}", where="trainer", fix=nearest(name, known))
+    learning_rate = config.learning_rate
+    if learning_rate is None:
+        learning_rate = LORA_LEARNING_RATE if config.use_lora else FULL_LEARNING_RATE
+    # The name that transformers 6 keeps, where there is one.
+    checkpointing = "activation" if "activation_checkpointing" in known else "gradient"
+    settings: dict[str, Any] = {
+        "output_dir": config.output_dir,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": config.lr_scheduler_type,
+        "warmup_steps": config.warmup_ratio,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": config.per_device_train_batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        f"{checkpointing}_checkpointing": config.gradient_checkpointing,
+        f"{checkpointing}_checkpointing_kwargs": {"use_reentrant": False},
+        "bf16": precision == "mixed",
+        "use_cpu": device.type == "cpu",
+        "report_to": config.report_to,
+        "logging_steps": config.logging_steps,
+        "logging_first_step": True,
+        "save_strategy": "steps" if config.save_steps > 0 else "no",
+        "save_steps": max(config.save_steps, 1),
+        "seed": config.seed,
+        "dataloader_num_workers": config.dataloader_num_workers,
+        "dataloader_pin_memory": device.type == "cuda",
+        "remove_unused_columns": False,
+        "push_to_hub": config.push_to_hub,
+    }
+    try:
+        return TrainingArguments(**{**settings, **config.trainer})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"training arguments are not valid: {error}", where="--config or flags") from None
+
+
+def checkpoint_to_resume(config: TrainConfig) -> str | None:
+    """The checkpoint folder that training goes on from, None to start at the beginning.
+
+    Raises:
+        UserError: The folder does not exist, or `last` finds none.
+    """
+    if config.resume_from_checkpoint is None:
+        return None
+    found: str | None = config.resume_from_checkpoint
+    if found == "last":
+        found = get_last_checkpoint(config.output_dir)
+    if found is None or not Path(found).is_dir():
+        raise UserError(
+            "there is no checkpoint to resume from",
+            where=f"--resume_from_checkpoint {config.resume_from_checkpoint}",
+            fix="checkpoints are written every --save_steps steps as output_dir/checkpoint-STEP",
+        )
+    return found

@@ -1,0 +1,197 @@
+"""The order in which rows are trained on, and the batches they form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mfpo.difficulty.scores import ReferenceScores
+from mfpo.difficulty.stages import Stage
+from mfpo.errors import RowError, Skip, UserError
+from mfpo.models.logprobs import ResponseBatch
+from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind, collate
+from mfpo.training.objectives import SequenceLogps
+
+MAX_UNREADABLE = 20
+"""Rows in a row that may fail before training gives up: by then it is the disk, not the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One row's turn in the training.
+
+    Attributes:
+        row: Index of the row.
+        stage: 1-based number of the stage.
+    """
+
+    row: int
+    stage: int
+
+
+def plan_turns(
+    stages: Sequence[Stage], *, num_passes: int = 1, num_turns: int | None = None, seed: int = 0
+) -> list[Turn]:
+    """Which row is trained on when: stage after stage, each pass over a stage in a new random order.
+
+    A function of its arguments alone, so that a resumed training goes on with the row that would have been
+    next.
+
+    Args:
+        stages: The stages in their order.
+        num_passes: Passes over the rows of each stage.
+        num_turns: Total number of turns, in place of ``num_passes``; shared among the stages by their sizes.
+        seed: Seed of the orders.
+    """
+    sizes = [len(stage.rows) for stage in stages]
+    if num_turns is None:
+        lengths = [size * num_passes for size in sizes]
+    else:
+        bounds = [round(num_turns * sum(sizes[:number]) / sum(sizes)) for number in range(len(sizes) + 1)]
+        lengths = [end - start for start, end in pairwise(bounds)]
+    turns: list[Turn] = []
+    for number, (stage, length) in enumerate(zip(stages, lengths, strict=True), start=1):
+        order: list[int] = []
+        passes = 0
+        while len(order) < length:
+            shuffled = np.random.default_rng([seed, number, passes]).permutation(stage.rows)
+            order.extend(int(row) for row in shuffled)
+            passes += 1
+        turns.extend(Turn(row, number) for row in order[:length])
+    return turns
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row on its turn.
+
+    Attributes:
+        row: The encoded row.
+        stage: 1-based number of the stage.
+        reference: Its reference log-probabilities by sequence, None when they are computed during training.
+        skips: Rows that could not be read, in whose place it stands.
+    """
+
+    row: EncodedRow
+    stage: int
+    reference: dict[str, float] | None = None
+    skips: tuple[Skip, ...] = ()
+
+
+class TurnDataset(Dataset[Example]):
+    """The turns as a map-style dataset: item t is the row whose turn it is, encoded.
+
+    A row that cannot be read any more gives its turn to the next one that can, and is reported with it.
+
+    Args:
+        rows: The rows.
+        turns: The order.
+        reference: Stored scores of the rows, if training uses them.
+        sequences: Sequences whose stored log-probabilities are wanted.
+    """
+
+    def __init__(
+        self,
+        rows: EncodedRows,
+        turns: Sequence[Turn],
+        reference: ReferenceScores | None,
+        sequences: Sequence[SequenceKind],
+    ) -> None:
+        self.rows, self.turns, self.reference, self.sequences = rows, turns, reference, sequences
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def __getitem__(self, index: int) -> Example:
+        """The example of a turn.
+
+        Raises:
+            UserError: Many rows in a row cannot be read.
+        """
+        skips: list[Skip] = []
+        for offset in range(min(MAX_UNREADABLE, len(self.turns))):
+            turn = self.turns[(index + offset) % len(self.turns)]
+            try:
+                row = self.rows[turn.row]
+            except RowError as error:
+                skips.append(Skip(f"row {self.rows.ids[turn.row]}", error.reason, error.detail))
+                continue
+            reference = None if self.reference is None else self.reference.logps_of(row.id, self.sequences)
+            return Example(row, self.turns[index].stage, reference, tuple(skips))
+        raise UserError(
+            f"{len(skips)} rows one after the other cannot be read; the last: {skips[-1].detail}",
+            where=skips[-1].where,
+            fix="check that the dataset folder is complete and readable",
+        )
+
+
+@dataclass(slots=True)
+class TrainingBatch:
+    """B rows on their turn.
+
+    Attributes:
+        responses: The sequences of the rows, all of one kind first, then all of the next.
+        sequences: The kinds, in that order.
+        stages: 1-based number of the stage of each row, float32 ``[B]``.
+        reference: Reference log-probabilities, None when they are computed during training.
+        ids: The rows' ids.
+        skips: Rows that could not be read.
+    """
+
+    responses: ResponseBatch
+    sequences: tuple[SequenceKind, ...]
+    stages: Tensor
+    reference: SequenceLogps | None
+    ids: list[str]
+    skips: list[Skip] = field(default_factory=list)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
+        """The batch on a device."""
+        return replace(
+            self,
+            responses=self.responses.to(device, non_blocking),
+            stages=self.stages.to(device, non_blocking=non_blocking),
+            reference=None if self.reference is None else self.reference.to(device, non_blocking),
+        )
+
+    def split(self, logps: Tensor) -> SequenceLogps:
+        """Log-probabilities ``[S]`` of all sequences as those of each kind, ``[B]``."""
+        return SequenceLogps(**dict(zip(self.sequences, logps.chunk(len(self.sequences)), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceCollator:
+    """Examples to a batch, under the one key that the trainer passes on.
+
+    Attributes:
+        sequences: The kinds of sequences the objective needs.
+        pad_token_id: Token that fills up shorter sequences.
+    """
+
+    sequences: tuple[SequenceKind, ...]
+    pad_token_id: int
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, TrainingBatch]:
+        """``{"batch": ...}`` of B examples."""
+        rows = [example.row for example in examples]
+        stored = [example.reference for example in examples]
+        reference = None
+        if stored[0] is not None:
+            reference = SequenceLogps(
+                **{name: torch.tensor([row[name] for row in stored if row]) for name in self.sequences}
+            )
+        batch = TrainingBatch(
+            responses=collate(rows, self.sequences, self.pad_token_id),
+            sequences=self.sequences,
+            stages=torch.tensor([float(example.stage) for example in examples]),
+            reference=reference,
+            ids=[row.id for row in rows],
+            skips=[skip for example in examples for skip in example.skips],
+        )
+        return {"batch": batch}

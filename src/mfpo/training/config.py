@@ -1,0 +1,104 @@
+"""Settings of ``mfpo train``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from mfpo.difficulty.config import Estimator, StageOrder
+from mfpo.records import Schedule, Scope
+
+ReferenceKind: TypeAlias = Literal["precomputed", "adapter", "copy"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a vision-language model on text and image preference together, from easy rows to hard ones."""
+
+    dataset: str = ""
+    """Dataset folder that `mfpo build` wrote."""
+    model_name_or_path: str = ""
+    """Checkpoint folder or Hub name of the model to start from; it is the reference as well."""
+    output_dir: str = ""
+    """Folder for the trained checkpoint or LoRA adapter, its settings, metrics and checkpoints."""
+    objective: str = "mfpo"
+    """dpo, dpo+margin, mdpo (the loss of mfpo with a randomly cropped image) or mfpo."""
+    beta: float = 0.1
+    """Strength of the pull to the reference: reward = beta * (log pi - log pi_ref)."""
+    eta: float = 0.0
+    """Margin that the chosen reward is to exceed, equation 7."""
+    text_weight: float | None = None
+    """Weight of the text term, equation 5; the objective's own (1) when not given."""
+    image_weight: float | None = None
+    """Weight of the image term, equation 6; the objective's own if not given; 0 saves the third sequence."""
+    margin_weight: float | None = None
+    """Weight of the margin term, equation 7; the objective's own when not given."""
+    noise_scope: Scope | None = None
+    """Where the rejected image is corrupted, in place of the rows' own scope."""
+    noise_step: int | None = None
+    """Diffusion step of the noise, 0 to 999, in place of the rows' own."""
+    noise_schedule: Schedule | None = None
+    """Noise schedule in place of the rows' own."""
+    stages: StageOrder = "easy_to_hard"
+    """Order of training: none (all rows at once), easy_to_hard, hard_to_easy or random (random stages)."""
+    difficulty: Estimator = "paper"
+    """Entropy that rows are sorted by: paper (grows with length) or token-mean (free of length)."""
+    learning_rate: float | None = None
+    """Peak learning rate; 5e-7 for full and 1e-5 for LoRA training of a 7B model when not given. Small models
+    need more: the scene world's trains at about 1e-4."""
+    lr_scheduler_type: str = "cosine"
+    """Learning-rate schedule over all stages together, any of transformers."""
+    warmup_ratio: float = 0.03
+    """Share of all steps over which the learning rate rises to its peak."""
+    num_train_epochs: int = 1
+    """Passes over the rows of each stage."""
+    max_steps: int = -1
+    """Optimizer steps of the whole training, in place of num_train_epochs; shared among stages by size."""
+    per_device_train_batch_size: int = 4
+    """Rows in a forward pass; each is two or three sequences."""
+    gradient_accumulation_steps: int = 4
+    """Forward passes for each optimizer step."""
+    max_length: int | None = 2048
+    """Tokens of image, prompt and response; responses are cut to fit, images and prompts never."""
+    use_lora: bool = False
+    """Train a LoRA adapter of the language model instead of its weights."""
+    lora_r: int = 128
+    """Rank of the adapter."""
+    lora_alpha: int = 256
+    """Scale of the adapter; its output is multiplied by lora_alpha / lora_r."""
+    lora_dropout: float = 0.0
+    """Dropout before the adapter. The model's own dropout is always off."""
+    lora_target_modules: list[str] | None = None
+    """Names of linear layers that get an adapter, such as q_proj; all of the language model when not given.
+    Layers of the vision tower never do."""
+    train_projector: bool = False
+    """Train the projector between vision tower and language model too. While it is frozen, the features of
+    each image are computed once and kept."""
+    train_vision_tower: bool = False
+    """Train the vision tower too."""
+    reference: ReferenceKind = "precomputed"
+    """Where reference log-probabilities come from: precomputed (one pass before training, or what `mfpo rank`
+    stored), adapter (the model with its adapter switched off) or copy (a frozen copy held in memory)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    bf16: bool | None = None
+    """Compute in bfloat16; on a GPU that has it when not given. Full training keeps float32 weights, LoRA
+    training keeps the frozen weights in bfloat16."""
+    report_to: str = "none"
+    """Where metrics go besides metrics.jsonl: none, tensorboard, wandb, ..."""
+    logging_steps: int = 10
+    """Steps between two lines of metrics."""
+    save_steps: int = 0
+    """Steps between two checkpoints to resume from; 0 saves the result alone."""
+    resume_from_checkpoint: str | None = None
+    """A checkpoint folder, or `last` for the newest in output_dir; it ends as an uninterrupted run does."""
+    seed: int = 0
+    """Seed of the order of rows within a stage and of the adapter's first weights."""
+    dataloader_num_workers: int = 0
+    """Processes that decode images."""
+    push_to_hub: bool = False
+    """Upload the result to the Hugging Face Hub."""
+    dry_run: bool = False
+    """Do all checks, print them with one decoded batch, and stop."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Any other field of transformers.TrainingArguments (max_grad_norm, deepspeed, fsdp, ...)."""

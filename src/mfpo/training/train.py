@@ -1,0 +1,229 @@
+"""``mfpo train``: from preference rows and a checkpoint to a trained checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from mfpo.data.files import save_config, write_jsonl
+from mfpo.data.folder import open_dataset
+from mfpo.difficulty.config import Precision
+from mfpo.difficulty.rank import FOLDER
+from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
+from mfpo.difficulty.stages import plan_stages
+from mfpo.errors import Skip, UserError
+from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
+from mfpo.models.vision import ImageEncoder
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
+from mfpo.training.arguments import checkpoint_to_resume, training_arguments
+from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
+from mfpo.training.config import TrainConfig
+from mfpo.training.objectives import get_objective
+from mfpo.training.parameters import lora_targets, prepare_model
+from mfpo.training.preflight import check_first_loss, check_rows, describe
+from mfpo.training.reference import make_reference
+from mfpo.training.trainer import Loss, PreferenceTrainer
+
+SKIPPED_FILE = "skipped.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training did.
+
+    Attributes:
+        output_dir: Folder of the checkpoint, with ``config.yaml``, ``metrics.jsonl`` and ``skipped.jsonl``.
+        vlm: The trained model with its processor, in evaluation mode.
+        history: The lines of ``metrics.jsonl``.
+        steps: Optimizer steps.
+        rows: Rows that could be trained on.
+        skipped: Rows that could not be read.
+        seconds: Time that the steps took, checks and reference pass not included.
+    """
+
+    output_dir: Path
+    vlm: VLM
+    history: list[dict[str, float]]
+    steps: int
+    rows: int
+    skipped: list[Skip]
+    seconds: float
+
+
+def run(config: TrainConfig) -> TrainResult | None:
+    """Train as the configuration says; None after a dry run.
+
+    Raises:
+        UserError: A setting, the dataset or the model is wrong, or a check before training fails.
+    """
+    for name in ("dataset", "model_name_or_path", "output_dir"):
+        if not getattr(config, name):
+            raise UserError("a required setting is missing", where=f"--{name}")
+    get_objective(config.objective)
+    rows = open_dataset(config.dataset)
+    half = config.use_lora and wants_bf16(config, default_device())
+    vlm = load_vlm(config.model_name_or_path, dtype=torch.bfloat16 if half else torch.float32)
+    return train(vlm, rows, config, stored_scores=Path(config.dataset) / FOLDER)
+
+
+def train(
+    vlm: VLM, rows: Rows, config: TrainConfig, *, stored_scores: Path | None = None
+) -> TrainResult | None:
+    """Train a model that is already loaded; None after a dry run.
+
+    Args:
+        vlm: The initial model, which is the reference as well; its weights are changed in place.
+        rows: The preference rows.
+        config: The settings; ``dataset`` and ``model_name_or_path`` are only recorded.
+        stored_scores: Folder in which ``mfpo rank`` may have stored the scores of these rows.
+
+    Raises:
+        UserError: A setting is wrong, or a check before training fails.
+    """
+    if not len(rows):
+        raise UserError("the dataset has no rows", where=config.dataset or "rows")
+    set_seed(config.seed)
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    checkpoint = checkpoint_to_resume(config)
+    loss, sequences, encoder = _objective(vlm, config)
+    encoded = EncodedRows(rows, encoder)
+    lengths = check_rows(encoded, vlm.model)
+
+    if hasattr(vlm.model, "merge_and_unload"):
+        vlm.model = vlm.model.merge_and_unload()
+    precision = precision_of(vlm, config)
+    args = training_arguments(config, precision, vlm.device)
+    needs_scores = config.reference == "precomputed" or config.stages in ("easy_to_hard", "hard_to_easy")
+    digest = fingerprint(vlm.model, encoder, rows, precision) if needs_scores else ""
+    targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
+    model = prepare_model(vlm.model, config, name=vlm.name)
+    images = ImageEncoder(model, share=not (args.fsdp or args.deepspeed))
+    reference = make_reference(config.reference, vlm.model, model, images)
+
+    scores: ReferenceScores | None = None
+    skips: list[Skip] = []
+    if needs_scores:
+        folders = [output_dir / FOLDER, *([stored_scores] if stored_scores else [])]
+        scores = find_scores(folders, digest, sequences)
+        if scores is None:
+            scores, skips = compute_scores(
+                model,
+                encoded,
+                images,
+                sequences,
+                batch_size=args.per_device_train_batch_size,
+                precision=precision,
+                progress=not args.disable_tqdm,
+            )
+            if args.should_save:
+                scores.save(folders[0], digest)
+    turns = _turns(config, encoded, scores, args)
+    stored = scores if config.reference == "precomputed" else None
+    dataset = TurnDataset(encoded, turns, stored, sequences)
+    collator = PreferenceCollator(sequences, encoder.pad_token_id)
+    trainer = PreferenceTrainer(
+        model,
+        args,
+        turns=dataset,
+        collator=collator,
+        loss=loss,
+        reference=reference,
+        images=images,
+        processor=vlm.processor,
+    )
+    first = collator([dataset[turn] for turn in range(min(len(dataset), args.per_device_train_batch_size))])[
+        "batch"
+    ]
+    if checkpoint is None:
+        check_first_loss(trainer, first, precision)
+    if config.dry_run:
+        print(describe(trainer, first, lengths, targets))
+        return None
+
+    if args.should_save:
+        save_config(config, output_dir / "config.yaml")
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - started
+    trainer.save_model(config.output_dir)
+    skips += trainer.skips
+    if args.should_save:
+        write_jsonl(output_dir / SKIPPED_FILE, (skip.to_dict() for skip in skips))
+    trained = replace(vlm, model=trainer.model.eval(), name=config.output_dir)
+    return TrainResult(
+        output_dir,
+        trained,
+        trainer.state.log_history,
+        trainer.state.global_step,
+        len(rows) - len(skips),
+        skips,
+        seconds,
+    )
+
+
+def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether to compute in bfloat16: as set, or where the device can."""
+    return config.bf16 if config.bf16 is not None else default_dtype(device) == torch.bfloat16
+
+
+def precision_of(vlm: VLM, config: TrainConfig) -> Precision:
+    """What a model with these weights computes in."""
+    if vlm.model.dtype == torch.bfloat16:
+        return "bfloat16"
+    return "mixed" if wants_bf16(config, vlm.device) else "float32"
+
+
+def find_scores(
+    folders: Sequence[Path], digest: str, sequences: Sequence[SequenceKind]
+) -> ReferenceScores | None:
+    """Stored scores under that fingerprint that hold all the sequences."""
+    for folder in folders:
+        scores = ReferenceScores.load(folder, digest)
+        if scores is not None and set(sequences) <= set(scores.logps):
+            return scores
+    return None
+
+
+def _objective(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKind, ...], RowEncoder]:
+    """The loss, the sequences it needs, and the encoder that makes them."""
+    objective = get_objective(config.objective)
+    weights = objective.with_weights(config.text_weight, config.image_weight, config.margin_weight)
+    if config.beta <= 0:
+        raise UserError("beta must be above 0", where=f"--beta {config.beta}")
+    scope = config.noise_scope if config.noise_scope is not None else objective.noise_scope
+    sequences = SEQUENCES if weights.image else SEQUENCES[:2]
+    encoder = RowEncoder(
+        vlm.processor,
+        max_length=config.max_length,
+        noise=NoiseOverride(scope, config.noise_step, config.noise_schedule),
+        rejected_image="image_rejected" in sequences,
+    )
+    return Loss(objective, weights, config.beta, config.eta), sequences, encoder
+
+
+def _turns(
+    config: TrainConfig, rows: EncodedRows, scores: ReferenceScores | None, args: TrainingArguments
+) -> list[Turn]:
+    """The order of training, over the rows that have scores or, where none are needed, over all."""
+    usable, entropies = list(range(len(rows))), None
+    if scores is not None:
+        usable = [index for index, identifier in enumerate(rows.ids) if identifier in scores.index]
+        positions = [scores.index[rows.ids[index]] for index in usable]
+        entropies = scores.entropies[config.difficulty][positions].tolist()
+    if not usable:
+        raise UserError(
+            "none of the rows can be used", where=config.dataset or "rows", fix=f"see {SKIPPED_FILE}"
+        )
+    stages = [
+        replace(stage, rows=tuple(usable[row] for row in stage.rows))
+        for stage in plan_stages(config.stages, len(usable), entropies, seed=config.seed)
+    ]
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    num_turns = config.max_steps * per_step if config.max_steps > 0 else None
+    return plan_turns(stages, num_passes=config.num_train_epochs, num_turns=num_turns, seed=config.seed)

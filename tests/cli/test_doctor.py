@@ -1,0 +1,82 @@
+"""``mfpo doctor`` reports what is there and fails when a base requirement is not."""
+
+from __future__ import annotations
+
+import json
+import socket
+from importlib import metadata
+
+import pytest
+import torch
+
+from mfpo.cli import doctor
+from mfpo.cli.main import main
+
+
+def findings(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
+    return {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+
+
+def test_this_environment_is_ready(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("doctor used the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert main(["doctor", "--json"]) == 0
+    found = findings(capsys)
+    assert found["torch"]["detail"] == torch.__version__
+    assert found["English tagger"]["status"] == found["sentence embeddings"]["status"] == "ok"
+    assert float(found["memory"]["detail"].split()[0]) > 0
+    assert {"device", "disk", "processor"} <= set(found) or "cuda:0" in found
+
+
+def test_table_names_versions_and_says_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert metadata.version("transformers") in out
+    assert "ready: `mfpo demo`" in out
+
+
+def test_missing_and_outdated_packages_fail(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = ["no-such-package>=1", "torch>=99", "numpy", "ruff>=99; extra == 'dev'"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: declared)
+    assert main(["doctor", "--json"]) == 1
+    found = findings(capsys)
+    assert (found["no-such-package"]["status"], found["no-such-package"]["detail"]) == (
+        "problem",
+        "not installed",
+    )
+    assert found["torch"]["detail"] == f"{torch.__version__}, but >=99 is needed"
+    assert found["torch"]["fix"]
+    assert found["numpy"]["status"] == "ok"
+    assert "ruff" not in found
+
+    assert main(["doctor"]) == 1
+    assert "2 problems" in capsys.readouterr().out
+
+
+def test_missing_language_model_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_MODELS", (("English tagger", "no_such_model"), ("code only", "mfpo.cli")))
+    assert main(["doctor", "--json"]) == 1
+    found = findings(capsys)
+    assert found["English tagger"]["status"] == found["code only"]["status"] == "problem"
+
+
+def test_region_backends_are_listed_only_when_they_exist(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends = (
+        ("here", "mfpo.cli.verbs", "nothing"),
+        ("later", "mfpo.preferences.regions.not_there", "a GPU"),
+    )
+    monkeypatch.setattr(doctor, "_BACKENDS", backends)
+    assert main(["doctor", "--json"]) == 0
+    found = findings(capsys)
+    assert found["here"]["detail"] == "ready; needs nothing"
+    assert "later" not in found

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mfpo.data.folder import DatasetWriter
+from mfpo.difficulty.config import RankConfig
+from mfpo.difficulty.rank import rank, run
+from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
+from mfpo.models.load import load_vlm
+from mfpo.models.vision import ImageEncoder
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder
+from mfpo.records import ImageSource, Noise
+from preference_rows import make_pair, make_pairs
+
+
+@pytest.fixture
+def vlm(tiny_llava):
+    return load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    with DatasetWriter(tmp_path / "data") as writer:
+        for pair in make_pairs(7):
+            writer.write(pair)
+    return tmp_path / "data"
+
+
+def test_files_beside_the_dataset(tiny_llava, dataset):
+    config = RankConfig(dataset=str(dataset), model_name_or_path=str(tiny_llava), per_device_batch_size=3)
+    result = run(replace(config, precision="float32"))
+    table = pq.read_table(dataset / "reference" / f"{result.fingerprint}.parquet").to_pydict()
+    logps = load_file(dataset / "reference" / f"{result.fingerprint}.safetensors")
+    assert table["id"] == [pair.id for pair in make_pairs(7)]
+    assert set(logps) == set(SEQUENCES) and all(len(v) == 7 and (v < 0).all() for v in logps.values())
+    for name in ("paper", "token-mean"):
+        order = sorted(range(7), key=table[f"entropy_{name}"].__getitem__)
+        assert [table[f"difficulty_{name}"][row] for row in order] == ["easy"] * 3 + ["medium"] * 2 + [
+            "hard"
+        ] * 2
+    again = run(replace(config, precision="float32"))
+    assert again.reused and not result.reused
+    assert again.fingerprint == result.fingerprint
+    assert torch.equal(again.scores.logps["chosen"], result.scores.logps["chosen"])
+
+
+def test_scores_do_not_depend_on_the_batch_size(vlm):
+    rows = EncodedRows(make_pairs(5), RowEncoder(vlm.processor))
+    one, many = (
+        compute_scores(vlm.model, rows, ImageEncoder(vlm.model), SEQUENCES, batch_size=size, progress=False)[
+            0
+        ]
+        for size in (1, 5)
+    )
+    for name in SEQUENCES:
+        assert torch.allclose(one.logps[name], many.logps[name], atol=1e-5)
+    for name in one.entropies:
+        assert torch.allclose(one.entropies[name], many.entropies[name], atol=1e-5)
+
+
+def test_unreadable_rows_are_recorded(vlm):
+    pairs = make_pairs(4)
+    pairs[1] = make_pair(1, images=(ImageSource(path="/nowhere/a.png"),))
+    rows = EncodedRows(pairs, RowEncoder(vlm.processor))
+    scores, skips = compute_scores(
+        vlm.model, rows, ImageEncoder(vlm.model), SEQUENCES, batch_size=2, progress=False
+    )
+    assert scores.ids == [pairs[i].id for i in (0, 2, 3)]
+    assert [(skip.where, skip.reason) for skip in skips] == [(f"row {pairs[1].id}", "missing-image")]
+
+
+def test_round_trip_on_disk(tmp_path):
+    scores = ReferenceScores(
+        ["a", "b"],
+        {name: torch.tensor([-1.5, -2.5]) for name in SEQUENCES},
+        {name: torch.tensor([0.1, 0.2], dtype=torch.float64) for name in ("paper", "token-mean")},
+    )
+    scores.save(tmp_path, "f00")
+    loaded = ReferenceScores.load(tmp_path, "f00")
+    assert loaded.ids == scores.ids
+    assert loaded.logps_of("b", SEQUENCES) == dict.fromkeys(SEQUENCES, -2.5)
+    assert torch.equal(loaded.entropies["paper"], scores.entropies["paper"])
+    assert ReferenceScores.load(tmp_path, "other") is None
+
+
+def test_fingerprint_changes_with_all_that_matters_and_nothing_else(vlm):
+    pairs = make_pairs(3)
+
+    def of(pairs=pairs, precision="float32", **settings):
+        return fingerprint(vlm.model, RowEncoder(vlm.processor, **settings), pairs, precision)
+
+    base = of()
+    assert of(list(reversed(pairs))) == of(rejected_image=False) == base
+    different = [
+        of(pairs[:2]),
+        of([*pairs[:2], make_pair(9)]),
+        of([*pairs[:2], replace(pairs[2], noise=Noise(seed=99))]),
+        of([*pairs[:2], replace(pairs[2], regions=())]),
+        of(noise=NoiseOverride(step=700)),
+        of(max_length=30),
+        of(precision="mixed"),
+    ]
+    vlm.processor.chat_template = " " + vlm.processor.chat_template
+    different.append(of())
+    vlm.processor.chat_template = vlm.processor.chat_template[1:]
+    with torch.no_grad():
+        next(vlm.model.parameters()).view(-1)[0] += 1e-3
+    different.append(of())
+    assert len({base, *different}) == 1 + len(different)
+
+
+def test_training_uses_what_rank_stored(vlm, dataset, tmp_path, monkeypatch):
+    from mfpo.data.folder import open_dataset
+    from mfpo.training import train as module
+    from mfpo.training.config import TrainConfig
+
+    rank(vlm, RankConfig(dataset=str(dataset)), "float32")
+    monkeypatch.setattr(module, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
+    for objective in ("dpo", "mfpo"):
+        config = TrainConfig(
+            output_dir=str(tmp_path / objective),
+            objective=objective,
+            max_steps=1,
+            learning_rate=0.0,
+            trainer={"disable_tqdm": True},
+        )
+        module.train(vlm, open_dataset(dataset), config, stored_scores=dataset / "reference")

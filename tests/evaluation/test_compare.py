@@ -1,0 +1,127 @@
+"""Comparisons of runs: which items are compared, what is shown, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mfpo.errors import UserError
+from mfpo.evaluation.compare import compare_runs, run, stars
+from mfpo.evaluation.config import CompareConfig
+from mfpo.evaluation.results import score_result
+from mfpo.evaluation.statistics import Metric
+
+METRICS = {
+    "error": Metric("wrong", "items", better="lower"),
+    "words": Metric("words", "items", scale=1),
+    "never": Metric("nothing", "nothing"),
+}
+
+
+def save(folder: Path, wrong: list[int], name: str = "toy", first: int = 0) -> str:
+    records = [
+        {"id": f"i{first + n:03d}", "items": 1, "wrong": value, "words": 10 + value}
+        for n, value in enumerate(wrong)
+    ]
+    score_result(name, records, METRICS, {}).save(folder / "scores" / f"{name}.json")
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> str:
+    return save(tmp_path / "sft", [1] * 60 + [0] * 40)
+
+
+@pytest.fixture
+def after(tmp_path: Path) -> str:
+    return save(tmp_path / "mfpo-0.5", [1] * 20 + [0] * 80)
+
+
+def test_values_differences_and_significance(before: str, after: str) -> None:
+    (comparison,) = compare_runs([before, after])
+    assert comparison.runs == ["sft", "mfpo-0.5"]
+    assert [found["error"].value for found in comparison.estimates] == [60, 20]
+    difference = comparison.differences[0]["error"]
+    assert difference.value == -40
+    assert difference.low < -30
+    assert -50 < difference.high < -30 + 1
+    assert difference.p_value < 0.001
+    assert comparison.rows()[0][2].splitlines()[1].startswith("-40.0 [")
+    assert comparison.rows()[0][2].endswith("]***")
+    assert comparison.rows()[2] == ["never", "–", "–\n–"]
+
+
+def test_terminal_and_markdown(before: str, after: str, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "table.md"
+    run(CompareConfig(runs=[before, f"{after}/scores/toy.json"], metrics=("error",), output_file=str(output)))
+    shown = capsys.readouterr().out
+    table = output.read_text()
+    for text in (shown, table):
+        assert "60.0 [" in text
+        assert "-40.0 [" in text
+        assert "100 items" in text
+    assert table.splitlines()[2] == "|  | sft | mfpo-0.5 |"
+    assert table.splitlines()[4].startswith("| error ↓ | 60.0 [")
+    assert "words" not in table
+
+
+def test_many_runs_stand_below_each_other_in_a_narrow_terminal(before: str, tmp_path: Path, capsys) -> None:
+    others = [save(tmp_path / ("long" * 10 + name), [0, 1] * 50) for name in "abc"]
+    run(CompareConfig(runs=[before, *others]))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("error ↓") == 2
+
+
+def test_runs_are_compared_on_the_items_they_share(before: str, tmp_path: Path) -> None:
+    # i050 to i149: of the shared fifty, ten are wrong in the first run and none in the second.
+    other = save(tmp_path / "other", [0] * 50 + [1] * 50, first=50)
+    (comparison,) = compare_runs([before, other])
+    assert (comparison.num_items, comparison.num_left_out) == (50, 100)
+    assert [found["error"].value for found in comparison.estimates] == [20, 0]
+    assert "100 items that not all runs have are left out" in comparison.to_markdown()
+
+
+def test_every_benchmark_that_the_runs_share_is_compared(before: str, after: str) -> None:
+    for folder in (before, after):
+        save(Path(folder), [0, 1], name="probe")
+    save(Path(after), [0, 1], name="alone")
+    assert [comparison.benchmark for comparison in compare_runs([before, after])] == ["probe", "toy"]
+    assert [comparison.benchmark for comparison in compare_runs([before, after], ["toy"])] == ["toy"]
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [save(tmp_path / part / "mfpo", [0, 1]) for part in ("a", "b")]
+    assert compare_runs(runs)[0].runs == runs
+
+
+def test_mistakes_are_told(before: str, after: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare_runs([])
+    with pytest.raises(UserError, match="does not exist"):
+        compare_runs([before, str(tmp_path / "nowhere")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no scores"):
+        compare_runs([before, str(tmp_path / "empty")])
+    with pytest.raises(UserError, match="did you mean 'toy'"):
+        compare_runs([before, after], ["toi"])
+    with pytest.raises(UserError, match="did you mean 'error'"):
+        compare_runs([before, after], metrics=["errors"])
+    with pytest.raises(UserError, match="share no benchmark"):
+        compare_runs([before, save(tmp_path / "x", [1], name="other")])
+    with pytest.raises(UserError, match="no item in common"):
+        compare_runs([before, save(tmp_path / "y", [1, 0], first=500)])
+
+
+@pytest.mark.parametrize(
+    ("p", "marks"), [(0.0009, "***"), (0.001, "**"), (0.04, "*"), (0.05, ""), (float("nan"), "")]
+)
+def test_stars(p: float, marks: str) -> None:
+    assert stars(p) == marks

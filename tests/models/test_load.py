@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mfpo.errors import UserError
+from mfpo.models.load import adapter_base, load_processor, load_vlm
+
+
+def test_checkpoint_folder(tiny_llava):
+    vlm = load_vlm(str(tiny_llava), device="cpu")
+    assert vlm.name == str(tiny_llava)
+    assert not vlm.model.training
+    assert vlm.device == torch.device("cpu") and vlm.model.dtype == torch.float32
+    assert vlm.tokenizer.eos_token == "</s>"
+    assert vlm.image_processor is vlm.processor.image_processor
+
+
+def test_dtype_by_name(tiny_llava):
+    assert load_vlm(str(tiny_llava), device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+def test_adapter_folder_opens_on_top_of_its_base(tiny_llava, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    vlm = load_vlm(str(tiny_llava), device="cpu")
+    model = get_peft_model(vlm.model, LoraConfig(r=2, target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path)
+    assert adapter_base(str(tmp_path)) == str(tiny_llava)
+    again = load_vlm(str(tmp_path), device="cpu")
+    assert type(again.model).__name__.startswith("Peft")
+    assert load_processor(str(tmp_path)).tokenizer.get_vocab() == vlm.tokenizer.get_vocab()
+
+
+def test_unknown_model(tmp_path):
+    with pytest.raises(UserError, match="no vision-language model can be loaded") as error:
+        load_vlm(str(tmp_path / "nothing"))
+    assert "mfpo scenes --train_model" in str(error.value)
+    with pytest.raises(UserError):
+        load_processor(str(tmp_path / "nothing"))

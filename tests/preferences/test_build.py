@@ -1,0 +1,479 @@
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mfpo.data.files import read_jsonl
+from mfpo.data.folder import DatasetWriter, open_dataset, shard_files
+from mfpo.data.images import open_image
+from mfpo.errors import UserError
+from mfpo.preferences import build
+from mfpo.preferences.assemble import Job, RowMaker
+from mfpo.preferences.build import build_dataset
+from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.regions.masks import union_mask
+from mfpo.records import row_id, row_seed
+
+CHOSEN, REJECTED = "A red mug stands beside a plate.", "A blue mug stands beside a fork."
+BOXES = {"mug": [[0.25, 0.25, 0.5, 0.75]], "plates": [[0.5, 0.5, 1.0, 1.0]]}
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (32, 24)) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
+
+
+class Source:
+    """A JSON Lines file with an image folder and annotations."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[str] = []
+        self.annotations: list[dict[str, Any]] = []
+        (folder / "images").mkdir(parents=True)
+
+    def add(
+        self, name: str, data: bytes | None, *, boxes: dict[str, Any] | None = None, **row: object
+    ) -> None:
+        if data is not None:
+            (self.folder / "images" / name).write_bytes(data)
+        values = {"image": f"images/{name}", "question": "What?", "chosen": CHOSEN, "rejected": REJECTED}
+        self.lines.append(json.dumps({**values, **row}))
+        self.annotations.append({"image": name, "boxes": BOXES if boxes is None else boxes})
+
+    def config(self, output: str | Path, **settings: Any) -> BuildConfig:
+        (self.folder / "pairs.jsonl").write_text("\n".join(self.lines) + "\n")
+        rows = "".join(json.dumps(row) + "\n" for row in self.annotations)
+        (self.folder / "annotations.jsonl").write_text(rows)
+        return BuildConfig(
+            dataset=str(self.folder / "pairs.jsonl"),
+            annotations=str(self.folder / "annotations.jsonl"),
+            output_dir=str(output),
+            **settings,
+        )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return Source(tmp_path / "source")
+
+
+def with_pictures(source: Source, count: int) -> Source:
+    for number in range(count):
+        source.add(f"{number}.png", encoded(picture(number)), number=number)
+    return source
+
+
+def test_a_row_from_end_to_end(source: Source, tmp_path: Path) -> None:
+    data = encoded(picture(), "JPEG")
+    source.add("a.jpg", data, origin_dataset="COCO")
+    summary = build_dataset(source.config(tmp_path / "out", seed=3))
+    (row,) = open_dataset(tmp_path / "out")
+    assert row.images[0].data == data and row.images[0].path == "images/a.jpg"
+    assert row.id == row_id([data], row.prompt, row.chosen, row.rejected)
+    assert {keyword.text for keyword in row.keywords} == {"red mug", "plate"}
+    assert all(CHOSEN[start:end] == word.text for word in row.keywords for start, end in word.spans)
+    assert {(place.keyword, place.box, place.score, place.size) for place in row.regions} == {
+        ("red mug", (8, 6, 16, 18), 1.0, (24, 32)),
+        ("plate", (16, 12, 32, 24), 1.0, (24, 32)),
+    }
+    noise = row.noise
+    assert (noise.scope, noise.schedule, noise.step, noise.seed) == (
+        "region",
+        "vcd",
+        500,
+        row_seed(3, row.id),
+    )
+    assert row.extra == {"origin_dataset": "COCO"}
+    assert (summary.rows, summary.keywords, summary.found) == (1, 2, 2)
+    assert (tmp_path / "out/config.yaml").is_file()
+
+
+def test_every_bad_input_is_a_counted_skip_or_a_kept_row(source: Source, tmp_path: Path) -> None:
+    jpeg = encoded(picture(1, (64, 64)), "JPEG")
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    kept = {
+        "cmyk.jpg": encoded(picture(2).convert("CMYK"), "JPEG"),
+        "palette.png": encoded(picture(3).convert("P")),
+        "deep.png": encoded(Image.fromarray(np.full((24, 32), 40_000, dtype=np.uint16))),
+        "moving.gif": encoded(picture(4), "GIF", save_all=True, append_images=[picture(5)]),
+        "rotated.jpg": encoded(picture(6), "JPEG", exif=rotated.tobytes()),
+    }
+    bomb = encoded(picture(7)).replace(b"\0\0\0\x20\0\0\0\x18", b"\0\0\xff\xff\0\0\xff\xff", 1)
+    lost = {
+        "nothing.jpg": (None, "missing-image"),
+        "cut.jpg": (jpeg[: len(jpeg) // 2], "truncated-image"),
+        "empty.jpg": (b"", "empty-image"),
+        "page.jpg": (b"<html></html>", "not-an-image"),
+        "bomb.png": (fixed_header(bomb), "image-too-large"),
+    }
+    for name, data in kept.items():
+        source.add(name, data)
+    for name, (broken, _) in lost.items():
+        source.add(name, broken)
+    plain = encoded(picture(8))
+    source.add("plain.png", plain, chosen="")
+    source.add("plain.png", plain, chosen=REJECTED)
+    source.add("plain.png", plain, chosen="It is running quickly.")
+    source.add("plain.png", plain, chosen="It is running quickly.")
+    source.add("plain.png", plain, chosen=None)
+    source.lines.append('{"image": "images/plain.png", "question"')
+    source.lines.append(json.dumps({"unrelated": 1}))
+    source.add("last.png", encoded(picture(9)))
+
+    summary = build_dataset(source.config(tmp_path / "out"))
+    assert summary.rows == len(kept) + 3 + 1
+    expected = Counter(reason for _, reason in lost.values())
+    assert summary.skipped == expected + Counter(
+        ["duplicate", "missing-value", "broken-json", "wrong-columns"]
+    )
+    assert summary.rows + summary.skipped.total() == len(source.lines)
+    by_line = {entry["where"]: entry["reason"] for entry in read_jsonl(tmp_path / "out/skipped.jsonl")}
+    assert by_line["pairs.jsonl:6"] == "missing-image" and by_line["pairs.jsonl:16"] == "broken-json"
+    rows = list(open_dataset(tmp_path / "out"))
+    assert [row.images[0].path for row in rows][-1] == "images/last.png"
+    without = [row for row in rows if not row.regions]
+    assert [row.noise.scope for row in without] == ["global"] * len(without)
+    assert summary.without_region == len(without) >= 2
+
+
+def fixed_header(data: bytes) -> bytes:
+    """A PNG whose header was edited, with a checksum that fits again."""
+    import struct
+    import zlib
+
+    assert data[16:24] == b"\0\0\xff\xff\0\0\xff\xff"
+    return data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_boxes_fit_a_picture_that_exif_turns(source: Source, tmp_path: Path, orientation: int) -> None:
+    upright = Image.new("RGB", (48, 32), "white")
+    upright.paste("red", (6, 4, 18, 28))
+    turn = {
+        1: None,
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright.transpose(turn) if turn is not None else upright
+    source.add("a.png", encoded(stored, exif=exif.tobytes()), boxes={"mug": [[6, 4, 18, 28]]})
+    build_dataset(source.config(tmp_path / "out"))
+    row = open_dataset(tmp_path / "out")[0]
+    image = np.asarray(open_image(row.images[0]))
+    mask = union_mask(row.regions, image.shape[:2])
+    assert np.array_equal(mask, image[..., 1] == 0) and mask.any()
+
+
+def test_load_dataset_opens_what_was_built(source: Source, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    build_dataset(with_pictures(source, 3).config(tmp_path / "out"))
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.num_rows == 3 and rows[2]["images"][0].size == (32, 24)
+    assert rows["number"][:] == [0, 1, 2]
+
+
+def test_a_built_folder_can_be_built_again(source: Source, tmp_path: Path) -> None:
+    config = with_pictures(source, 3).config(tmp_path / "one")
+    build_dataset(config)
+    build_dataset(replace(config, dataset=str(tmp_path / "one"), output_dir=str(tmp_path / "two")))
+    assert list(open_dataset(tmp_path / "one")) == list(open_dataset(tmp_path / "two"))
+
+
+def all_bytes(folder: Path) -> dict[str, bytes]:
+    paths = [*shard_files(folder), folder / "skipped.jsonl"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "DatasetWriter", partial(DatasetWriter, rows_per_shard=2))
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, row: int, error: type[BaseException]) -> list[str]:
+    """Let the row maker fail at its n-th row; gives the list of ids that it has seen."""
+    made: list[str] = []
+    original = RowMaker.make
+
+    def make(self: RowMaker, job: Job) -> Any:
+        if len(made) == row:
+            raise error
+        made.append(job.id)
+        return original(self, job)
+
+    monkeypatch.setattr(RowMaker, "make", make)
+    return made
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_an_interrupted_build_goes_on_where_it_was(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_pictures(source, 3)
+    source.add("gone.png", None)
+    source.add("0.png", None, number=0)
+    for number in range(3, 7):
+        source.add(f"{number}.png", encoded(picture(number)), number=number)
+    source.add("4.png", None, number=4)
+    build_dataset(source.config(tmp_path / "whole"))
+
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build_dataset(source.config(tmp_path / "resumed"))
+    assert not shard_files(tmp_path / "resumed")
+    made = interrupt_at(monkeypatch, 99, KeyboardInterrupt)
+    summary = build_dataset(source.config(tmp_path / "resumed"))
+    assert len(made) == 3, "two shards of two rows were finished"
+    assert all_bytes(tmp_path / "whole") == all_bytes(tmp_path / "resumed")
+    assert summary.skipped == {"missing-image": 1, "duplicate": 2}
+    assert build_dataset(source.config(tmp_path / "resumed")) == summary and len(made) == 3
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_settings_do_not_mix_in_one_folder(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_pictures(source, 5).config(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build_dataset(config)
+    other = replace(config, noise_step=700)
+    with pytest.raises(UserError, match="unfinished dataset with other settings"):
+        build_dataset(other)
+    build_dataset(replace(config, num_workers=1))
+    with pytest.raises(UserError, match="already here"):
+        build_dataset(other)
+    build_dataset(replace(other, overwrite=True))
+    assert {row.noise.step for row in open_dataset(tmp_path / "out")} == {700}
+
+
+def test_a_changed_source_is_another_dataset(source: Source, tmp_path: Path) -> None:
+    build_dataset(with_pictures(source, 2).config(tmp_path / "out"))
+    source.add("new.png", encoded(picture(9)), number=9)
+    with pytest.raises(UserError, match="already here"):
+        build_dataset(source.config(tmp_path / "out"))
+
+
+def test_the_number_of_workers_changes_no_bit(source: Source, tmp_path: Path) -> None:
+    with_pictures(source, 6)
+    source.add("cut.png", encoded(picture(9))[:300])
+    source.add("0.png", None, number=0)
+    for workers in (1, 4):
+        build_dataset(source.config(tmp_path / str(workers), num_workers=workers))
+    assert all_bytes(tmp_path / "1") == all_bytes(tmp_path / "4")
+    assert len(read_jsonl(tmp_path / "4/skipped.jsonl")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["region", "crop"])
+def test_workers_draw_the_same_pictures(source: Source, tmp_path: Path, tiny_llava: Path, scope: str) -> None:
+    with_pictures(source, 3)
+    for workers in (1, 2):
+        config = source.config(tmp_path / str(workers), num_workers=workers, noise_scope=scope)
+        build_dataset(replace(config, materialize=True, model_name_or_path=str(tiny_llava)))
+    assert all_bytes(tmp_path / "1") == all_bytes(tmp_path / "2")
+
+
+@pytest.mark.parametrize("scope", ["global", "random", "crop", "black", "erase"])
+def test_scopes(source: Source, tmp_path: Path, scope: str) -> None:
+    build_dataset(with_pictures(source, 2).config(tmp_path / "out", noise_scope=scope, noise_fraction=0.3))
+    for row in open_dataset(tmp_path / "out"):
+        assert row.noise.scope == scope and row.noise.fraction == 0.3 and len(row.regions) == 2
+        assert (row.noise.box is not None) == (scope == "crop")
+        if row.noise.box is not None:
+            x0, y0, x1, y1 = row.noise.box
+            assert 0 <= x0 < x1 <= 32 and 0 <= y0 < y1 <= 24
+            assert 0.005 < (x1 - x0) * (y1 - y0) / (32 * 24) < 0.25
+
+
+def test_swap_needs_the_picture_to_swap_in(source: Source, tmp_path: Path) -> None:
+    with_pictures(source, 2)
+    (source.folder / "images/swapped.png").write_bytes(encoded(picture(50)))
+    first = json.loads(source.lines[0])
+    source.lines[0] = json.dumps({**first, "rejected_images": ["images/swapped.png"]})
+    summary = build_dataset(source.config(tmp_path / "out", noise_scope="swap"))
+    assert summary.skipped == {"missing-rejected-image": 1}
+    (row,) = open_dataset(tmp_path / "out")
+    assert row.rejected_images[0].data == encoded(picture(50))
+
+
+def test_materialized_images_have_the_models_resolution(
+    source: Source, tmp_path: Path, tiny_llava: Path
+) -> None:
+    config = with_pictures(source, 2).config(
+        tmp_path / "out", materialize=True, model_name_or_path=str(tiny_llava), noise_step=900
+    )
+    build_dataset(config)
+    for row in open_dataset(tmp_path / "out"):
+        (source_image,) = row.rejected_images
+        image = open_image(source_image)
+        assert source_image.path == f"{row.id}.png" and image.size == (32, 32)
+    with pytest.raises(UserError, match="--model_name_or_path"):
+        build_dataset(replace(config, model_name_or_path=None))
+
+
+def test_several_pictures_in_a_row(source: Source, tmp_path: Path) -> None:
+    with_pictures(source, 2)
+    source.lines = [json.dumps({**json.loads(source.lines[0]), "image": ["images/0.png", "images/1.png"]})]
+    build_dataset(source.config(tmp_path / "out"))
+    (row,) = open_dataset(tmp_path / "out")
+    assert [image.path for image in row.images] == ["images/0.png", "images/1.png"]
+    assert [part["type"] for part in row.prompt[0]["content"]] == ["image", "image", "text"]
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    source: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_pictures(source, 3)
+    source.add("gone.png", None)
+    source.add("cut.png", encoded(picture(3))[:200])
+    summary = build_dataset(source.config(tmp_path / "out", dry_run=True))
+    assert (summary.rows, summary.skipped) == (3, {"missing-image": 1, "truncated-image": 1})
+    assert not (tmp_path / "out").exists()
+    assert "missing-image" in capsys.readouterr().out
+
+
+def test_inspect_shows_the_first_rows(
+    source: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.add("gone.png", None)
+    with_pictures(source, 9)
+    build_dataset(source.config(tmp_path / "out", inspect=True))
+    shown = capsys.readouterr().out
+    assert "pairs.jsonl:1" in shown and "missing-image" in shown
+    assert "red mug" in shown and "8 6 16 18" in shown and REJECTED in shown
+    assert "pairs.jsonl:5" in shown and "pairs.jsonl:6" not in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_limit(source: Source, tmp_path: Path) -> None:
+    assert build_dataset(with_pictures(source, 4).config(tmp_path / "out", limit=2)).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"dataset": ""}, "--dataset"),
+        ({"output_dir": ""}, "--output_dir"),
+        ({"noise_step": 1000}, "step"),
+        ({"noise_scope": "regions"}, "did you mean 'region'"),
+        ({"noise_fraction": 0.0}, "--noise_fraction"),
+        ({"num_workers": 0}, "--num_workers"),
+        ({"limit": 0}, "--limit"),
+        ({"top_k": 0}, "top_k"),
+        ({"regions": "grounded"}, "--regions"),
+        ({"annotations": None}, "--annotations"),
+        ({"annotations": "/nowhere.jsonl"}, "cannot be read"),
+        ({"dataset": "/nowhere.jsonl"}, "no such file"),
+    ],
+)
+def test_settings_that_cannot_work(source: Source, tmp_path: Path, change: dict[str, Any], what: str) -> None:
+    config = replace(with_pictures(source, 1).config(tmp_path / "out"), **change)
+    with pytest.raises(UserError, match=what):
+        build_dataset(config)
+    assert not shard_files(tmp_path / "out")
+
+
+def test_a_source_without_one_usable_row(source: Source, tmp_path: Path) -> None:
+    source.add("gone.png", None)
+    with pytest.raises(UserError, match=r"no row can be used \(1 missing-image\)"):
+        build_dataset(source.config(tmp_path / "out"))
+    source.lines = ['{"a": 1}']
+    with pytest.raises(UserError, match="fit no known format; found a;"):
+        build_dataset(source.config(tmp_path / "out"))
+
+
+def test_an_unwritable_folder_is_told_before_any_work(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    made = interrupt_at(monkeypatch, 99, KeyboardInterrupt)
+    with pytest.raises(UserError, match="cannot be written"):
+        build_dataset(with_pictures(source, 1).config(tmp_path / "file/out"))
+    assert not made
+
+
+BACKEND = """
+import os
+from mfpo.errors import RowError
+from mfpo.records import Region
+
+class Failing:
+    def segment(self, image, keywords, *, name=None):
+        if name.endswith("1.png"):
+            raise ZeroDivisionError("by zero")
+        return []
+
+class Dying(Failing):
+    def segment(self, image, keywords, *, name=None):
+        os._exit(9)
+
+class Wrong(Failing):
+    def segment(self, image, keywords, *, name=None):
+        return [Region("unicorn", (0, 0, 1, 1), 1.0, "0", (1, 1))]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "error", "what"),
+    [
+        ("Failing", 1, RuntimeError, "pairs.jsonl:2: ZeroDivisionError"),
+        ("Failing", 2, RuntimeError, "pairs.jsonl:2: ZeroDivisionError"),
+        ("Dying", 2, UserError, "a worker process died"),
+        ("Wrong", 1, UserError, "unicorn"),
+    ],
+)
+def test_backends_that_fail(
+    source: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    workers: int,
+    error: type[Exception],
+    what: str,
+) -> None:
+    (tmp_path / "failing_backend.py").write_text(BACKEND)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = with_pictures(source, 3).config(
+        tmp_path / "out", regions=f"failing_backend:{name}", num_workers=workers
+    )
+    with pytest.raises(error, match=what):
+        build_dataset(config)
+
+
+@pytest.mark.slow
+def test_real_photographs(shared: Path, tmp_path: Path) -> None:
+    photos = shared / "data/photo_pairs"
+    config = BuildConfig(
+        dataset=str(photos / "pairs.jsonl"),
+        annotations=str(photos / "annotations.jsonl"),
+        output_dir=str(tmp_path / "photos"),
+    )
+    summary = build_dataset(config)
+    assert summary.rows == 24 and not summary.skipped
+    assert summary.found_share > 0.45
+    for row in open_dataset(tmp_path / "photos"):
+        height, width = row.regions[0].size
+        assert open_image(row.images[0]).size == (width, height)
+        assert row.noise.scope == "region" and union_mask(row.regions, (height, width)).any()

@@ -1,0 +1,211 @@
+"""The report over run folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from page_checks import HOSTILE, assert_self_contained, load_in_browser, make_pair, parse, write_dataset
+
+from mfpo.errors import UserError
+from mfpo.evaluation.benchmarks import load_benchmark
+from mfpo.evaluation.benchmarks.base import BenchmarkSettings
+from mfpo.evaluation.results import ScoreResult, score_result
+from mfpo.evaluation.statistics import Metric
+from mfpo.records import Prediction
+from mfpo.report.answers import answer_section
+from mfpo.report.config import ReportConfig
+from mfpo.report.report import run, write_report
+from mfpo.report.runs import load_runs, settings_table
+from mfpo.report.tables import compare_all, result_tables
+
+METRICS = {
+    "CHAIR_i": Metric("absent", "mentions", better="lower", text="absent among mentions"),
+    "Cover": Metric("named", "present", better="higher", text="named among present"),
+}
+
+
+def described(answers: list[str], absent: str = "cat") -> ScoreResult:
+    """Scores of made-up descriptions in which one word is of an absent object."""
+    records: list[dict[str, Any]] = []
+    for number, answer in enumerate(answers):
+        at = answer.find(absent)
+        records.append(
+            {
+                "id": f"item-{number}",
+                "question": "What is there?",
+                "answer": answer,
+                "absent": int(at >= 0),
+                "mentions": 2,
+                "named": 1,
+                "present": 2,
+                "absent_spans": [[at, at + len(absent)]] if at >= 0 else [],
+                "present_spans": [[0, 3]],
+            }
+        )
+    return score_result("made-up", records, METRICS, {})
+
+
+def make_run(folder: Path, result: ScoreResult | None = None, *, stages: str = "", **settings: Any) -> Path:
+    folder.mkdir(parents=True)
+    if result is not None:
+        result.save(folder / "scores" / f"{result.name}.json")
+    if stages:
+        config = {"objective": "mfpo", "stages": stages, "output_dir": str(folder), **settings}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        lines = [
+            {
+                "step": s,
+                "stage": 1.0 + s // 3,
+                "loss": 1.5,
+                "loss/text": 0.7,
+                "rewards/margins": 0.1 * s,
+                "rewards/chosen": 0.1,
+            }
+            for s in range(1, 9)
+        ]
+        (folder / "metrics.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+        )
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    before = described(["mug and cat"] * 20 + ["mug and plate"] * 5)
+    after = described(["mug and plate"] * 24 + ["mug and cat"])
+    return [
+        make_run(tmp_path / "sft", before),
+        make_run(tmp_path / "mfpo", after, stages="easy_to_hard", beta=0.1, model_name_or_path="base"),
+    ]
+
+
+def test_every_section_is_there(runs: list[Path], tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data", [make_pair()])
+    path = write_report(
+        tmp_path / "r.html",
+        runs,
+        title="A study",
+        dataset=dataset,
+        notes=["First note."],
+        reproduce=["make it"],
+    )
+    page = assert_self_contained(path)
+    sections = [a["id"] for a in page.named("section")]
+    assert sections == ["results", "tradeoff", "rewards", "losses", "answers", "rows", "settings"]
+    for text in ("A study", "First note.", "make it", "easy", "hard", "CHAIRᵢ", "mfpo train --config"):
+        assert text in page.text
+    assert len(page.named("article", "row")) == 1
+    assert {link["href"].lstrip("#") for link in page.named("a")} == set(sections)
+
+
+def test_differences_are_judged_by_the_metrics_direction(runs: list[Path]) -> None:
+    found = load_runs(runs)
+    (table,) = result_tables(compare_all(found), found, headline=True)
+    chair, cover = table.rows
+    # 20 of 50 mentions against 1 of 50.
+    assert [cell.value for cell in chair.cells] == ["40.0", "2.0"]
+    assert chair.cells[1].change == "−38.0***" and chair.cells[1].verdict == "better"
+    assert chair.cells[0].change == "" and "p = " in chair.cells[1].title
+    assert cover.cells[1].change == "+0.0" and cover.cells[1].verdict == ""
+
+
+def test_a_run_without_a_benchmark_has_an_empty_cell(runs: list[Path], tmp_path: Path) -> None:
+    found = load_runs([*runs, make_run(tmp_path / "empty")])
+    (table,) = result_tables(compare_all(found), found, headline=True)
+    assert [row.cells[2].value for row in table.rows] == ["–", "–"]
+
+
+def test_answers_are_counted_and_the_worst_of_both_come_first() -> None:
+    before = described(["mug and plate", "mug and cat", "mug and cat", "mug"])
+    after = described(["mug and cat", "mug and plate", "mug and cat", "mug"])
+    section = answer_section(before, after, limit=2)
+    assert section is not None
+    assert (section.total, section.cleared, section.introduced, section.both) == (4, 1, 1, 1)
+    assert [pair.id for pair in section.pairs] == ["item-2", "item-0"]
+    marks = [(piece.text, piece.style) for piece in section.pairs[0].before.text if piece.style]
+    assert marks == [("mug", "present"), ("cat", "absent")]
+
+
+def test_pictures_come_from_the_benchmark(tmp_path: Path) -> None:
+    benchmark = load_benchmark("scenes", BenchmarkSettings(num_samples=2))
+    items = benchmark.load()
+    answers = {item.id: Prediction(item.id, item.question, "A mug and a car.") for item in items}
+    benchmark.score(items, answers).save(tmp_path / "one" / "scores" / "scenes.json")
+    result = ScoreResult.load(tmp_path / "one" / "scores" / "scenes.json")
+    section = answer_section(result, result)
+    assert section is not None and section.total == 2
+    assert all(pair.image.startswith("data:image/") for pair in section.pairs)
+    assert {piece.style for pair in section.pairs for piece in pair.before.text} - {""} <= {
+        "absent",
+        "present",
+        "wrong",
+    }
+
+
+def test_missing_pieces_are_left_out(tmp_path: Path) -> None:
+    page = assert_self_contained(write_report(tmp_path / "r.html", [make_run(tmp_path / "bare")]))
+    assert [a["id"] for a in page.named("section")] == ["settings"]
+
+
+def test_distortion_has_its_own_picture(tmp_path: Path) -> None:
+    names = ("clean", "region@500", "region@900", "black")
+    metrics = {name: Metric(f"{name} preferred", "rows") for name in names}
+    metrics["drop region@500"] = Metric({"clean preferred": 1, "region@500 preferred": -1}, "rows")
+    records = [{"id": str(n), "rows": 1, **{f"{name} preferred": n % 2 for name in names}} for n in range(6)]
+    folder = make_run(tmp_path / "sft", score_result("distortion", records, metrics, {}))
+    page = assert_self_contained(write_report(tmp_path / "r.html", [folder]))
+    assert [a["id"] for a in page.named("section")] == ["distortion", "settings"]
+
+
+def test_settings_that_differ_are_told_from_those_that_do_not(tmp_path: Path) -> None:
+    found = load_runs(
+        [
+            make_run(tmp_path / "sft"),
+            make_run(tmp_path / "a", stages="none", learning_rate=1e-4, beta=0.1),
+            make_run(tmp_path / "b", stages="none", learning_rate=5e-5, beta=0.1, eta=None),
+        ]
+    )
+    different, shared = settings_table(found)
+    assert different == {"learning_rate": ["", "0.0001", "5e-05"]}
+    assert shared == {"objective": "mfpo", "stages": "none", "beta": "0.1"}
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / seed / "mfpo") for seed in ("seed0", "seed1")]
+    assert [one.label for one in load_runs(folders)] == ["seed0/mfpo", "seed1/mfpo"]
+
+
+def test_hostile_texts_stay_text_in_a_browser(tmp_path: Path) -> None:
+    result = described([f"mug and cat {HOSTILE}"] * 3)
+    folders = [
+        make_run(tmp_path / "a", result),
+        make_run(tmp_path / "b", result, stages="none", note=HOSTILE),
+    ]
+    path = write_report(
+        tmp_path / "r.html",
+        folders,
+        title=f"T {HOSTILE}",
+        labels=[HOSTILE, "b"],
+        notes=[HOSTILE],
+        reproduce=[HOSTILE],
+    )
+    page = assert_self_contained(path)
+    assert page.text.count(HOSTILE) >= 10
+    loaded = load_in_browser(path, tmp_path / "profile")
+    assert loaded.console == ""
+    assert "<title>T &lt;script&gt;" in loaded.dom
+
+
+def test_the_verb_names_the_command_that_repeats_it(runs: list[Path], tmp_path: Path) -> None:
+    target = tmp_path / "out" / "report.html"
+    run(ReportConfig([str(folder) for folder in runs], output_file=str(target)))
+    assert f"mfpo report {runs[0]} {runs[1]} --output_file {target}" in parse(target).text
+
+
+def test_a_folder_that_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such run folder"):
+        write_report(tmp_path / "r.html", [tmp_path / "nowhere"])

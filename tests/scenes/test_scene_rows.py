@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mfpo.data.annotations import load_annotations
+from mfpo.data.folder import open_dataset
+from mfpo.preferences.regions.masks import decode_rle
+from mfpo.records import text_of
+from mfpo.scenes.captions import parse, parse_plan
+from mfpo.scenes.command import write_rows
+from mfpo.scenes.grounding import grounding_items
+from mfpo.scenes.preferences import RowMaker
+from mfpo.scenes.world import sample_scene
+
+
+@pytest.fixture(scope="module")
+def rows() -> list:
+    return list(RowMaker().rows(80))
+
+
+def test_rejected_hallucinates_and_chosen_does_not(rows: list) -> None:
+    for row in rows:
+        rejected, chosen = parse(text_of(row.pair.rejected)), parse(text_of(row.pair.chosen))
+        assert any(m.kind not in row.scene.kinds for m in rejected)
+        for mention in chosen:
+            item = row.scene.find(mention.kind)
+            assert item is not None and mention.colour == item.colour
+        assert len({m.kind for m in chosen}) == len(chosen)
+
+
+def test_lengths_are_balanced(rows: list) -> None:
+    difference = [len(text_of(r.pair.chosen).split()) - len(text_of(r.pair.rejected).split()) for r in rows]
+    assert abs(np.mean(difference)) < 0.5
+    assert np.std(difference) > 1
+
+
+def test_rows_are_always_the_same_and_a_prefix(rows: list) -> None:
+    again = list(RowMaker().rows(20))
+    assert [row.pair.id for row in again] == [row.pair.id for row in rows[:20]]
+
+
+def test_rows_and_annotations_on_disk(tmp_path: Path) -> None:
+    write_rows(RowMaker(store_swapped=True), 12, tmp_path)
+    dataset = open_dataset(tmp_path)
+    assert len(dataset) == 12 and all(len(pair.rejected_images) == 1 for pair in dataset)
+    annotations = load_annotations(tmp_path / "annotations.jsonl")
+    pair = dataset[3]
+    found = annotations.find(pair.images[0].path)
+    assert found is not None
+    scene = sample_scene("train", int(pair.images[0].path.split("-")[-1].split(".")[0]))
+    assert {thing.label for thing in found.objects} == scene.kinds
+    thing = found.objects[0]
+    mask = decode_rle(thing.rle, thing.size)
+    ys, xs = np.nonzero(mask)
+    assert thing.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+
+
+def test_grounding_captions_differ_in_one_word() -> None:
+    for item in grounding_items(20, split="validation"):
+        one, other = item.caption.split(), item.swapped_caption.split()
+        assert len(one) == len(other) and sum(a != b for a, b in zip(one, other, strict=True)) == 1
+        assert parse_plan(item.swapped_caption) is not None
+        pictures = [np.asarray(image) for image in (item.image, item.swapped_image, item.removed_image)]
+        changed = (pictures[0] != pictures[1]).any(-1)
+        assert 0 < changed.mean() < 0.25
+        assert (pictures[0] != pictures[2]).any()

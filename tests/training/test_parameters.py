@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from mfpo.errors import UserError
+from mfpo.training.config import TrainConfig
+from mfpo.training.parameters import disable_dropout, lora_targets, parameter_counts, prepare_model
+
+
+def trained(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_full_training_leaves_tower_and_projector_alone(vlm):
+    names = trained(prepare_model(vlm.model, TrainConfig(), name="m"))
+    assert names and all("language_model" in name or "lm_head" in name for name in names)
+
+
+def test_projector_and_tower_by_choice(vlm):
+    names = trained(prepare_model(vlm.model, TrainConfig(train_projector=True), name="m"))
+    assert any("multi_modal_projector" in name for name in names)
+    assert not any("vision_tower" in name for name in names)
+    names = trained(prepare_model(vlm.model, TrainConfig(train_vision_tower=True), name="m"))
+    assert any("vision_tower" in name for name in names)
+    assert not any("multi_modal_projector" in name for name in names)
+
+
+@pytest.mark.parametrize("targets", [None, ["q_proj", "v_proj"]])
+def test_lora_touches_no_vision_parameter(vlm, targets):
+    """The vision tower has layers named q_proj and v_proj too."""
+    expected = lora_targets(vlm.model, targets)
+    model = prepare_model(
+        vlm.model, TrainConfig(use_lora=True, lora_r=2, lora_target_modules=targets), name="m"
+    )
+    names = trained(model)
+    assert len(names) == 2 * len(expected)
+    assert all("language_model" in name and "lora_" in name for name in names)
+    assert not any("lora_" in name and "vision" in name for name, _ in model.named_parameters())
+    assert {name.rpartition(".")[2] for name in expected} == set(targets or []) or targets is None
+    counts = parameter_counts(model)
+    assert counts["vision"][0] == counts["projector"][0] == 0 < counts["language"][0]
+
+
+def test_lora_with_the_projector(vlm):
+    model = prepare_model(vlm.model, TrainConfig(use_lora=True, lora_r=2, train_projector=True), name="m")
+    names = trained(model)
+    assert any("multi_modal_projector.modules_to_save" in name for name in names)
+    assert not any("vision_tower" in name for name in names)
+
+
+def test_dropout_is_off(vlm):
+    vlm.model.model.language_model.layers[0].self_attn.attention_dropout = 0.1
+    vlm.model.model.vision_tower.encoder.layers[0].self_attn.dropout = 0.1
+    disable_dropout(vlm.model)
+    assert vlm.model.model.language_model.layers[0].self_attn.attention_dropout == 0
+    assert vlm.model.model.vision_tower.encoder.layers[0].self_attn.dropout == 0
+
+
+def test_user_mistakes(vlm):
+    with pytest.raises(UserError, match="no linear layer 'qproj'"):
+        lora_targets(vlm.model, ["qproj"])
+    with pytest.raises(UserError, match="language model only"):
+        prepare_model(vlm.model, TrainConfig(use_lora=True, train_vision_tower=True), name="m")

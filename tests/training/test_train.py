@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+import yaml
+
+from mfpo.difficulty.scores import ReferenceScores
+from mfpo.errors import UserError
+from mfpo.models.load import load_vlm
+from mfpo.records import ImageSource
+from mfpo.training.train import train
+from mfpo.training.trainer import PreferenceTrainer
+from preference_rows import make_pair, make_pairs
+
+METRICS = {
+    "loss", "loss/text", "loss/image", "loss/margin", "rewards/chosen", "rewards/rejected", "rewards/image_rejected",
+    "rewards/margins", "rewards/image_margins", "rewards/accuracies", "rewards/image_accuracies", "logps/chosen",
+    "logps/rejected", "logps/image_rejected", "stage",
+}  # fmt: skip
+
+
+def state(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def lines(result) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (result.output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_full_training(run, vlm, tiny_llava):
+    before = state(vlm.model)
+    result = run(max_steps=4)
+    after = result.vlm.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any("vision_tower" in name or "projector" in name for name in changed)
+    assert same(
+        state(load_vlm(str(result.output_dir), device="cpu", dtype="float32").model), state(result.vlm.model)
+    )
+    assert (result.steps, result.rows, result.skipped) == (4, 6, [])
+    settings = yaml.safe_load((result.output_dir / "config.yaml").read_text())
+    assert settings["objective"] == "mfpo" and settings["max_steps"] == 4
+
+    logged = lines(result)
+    steps = [line for line in logged if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4] and steps[0].keys() >= METRICS
+    assert steps[0]["loss"] == pytest.approx(3 * math.log(2), abs=1e-4)
+    assert steps[0]["rewards/chosen"] == pytest.approx(0, abs=1e-4)
+    for line in steps:
+        terms = sum(line[f"loss/{term}"] for term in ("text", "image", "margin"))
+        assert line["loss"] == pytest.approx(terms, abs=1e-4)
+        assert line["rewards/margins"] == pytest.approx(
+            line["rewards/chosen"] - line["rewards/rejected"], abs=1e-5
+        )
+    assert steps[-1]["loss"] < steps[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "start"),
+    [
+        ("dpo", math.log(2)),
+        ("dpo+margin", 2 * math.log(2)),
+        ("mdpo", 3 * math.log(2)),
+        ("mfpo", 3 * math.log(2)),
+    ],
+)
+def test_first_loss_of_each_objective(run, objective, start):
+    result = run(objective=objective, max_steps=1)
+    assert result.history[0]["loss"] == pytest.approx(start, abs=1e-4)
+    assert ("logps/image_rejected" in result.history[0]) == (objective in ("mdpo", "mfpo"))
+
+
+def test_lora_adapter_opens_on_its_base(run, tiny_llava, vlm):
+    before = state(vlm.model)
+    result = run(use_lora=True, lora_r=4, lora_alpha=8, max_steps=2, train_projector=True)
+    assert (result.output_dir / "adapter_config.json").is_file()
+    again = load_vlm(str(result.output_dir), device="cpu", dtype="float32")
+    assert same(state(again.model), state(result.vlm.model))
+    again.model = again.model.unload()
+    tower = {name: tensor for name, tensor in state(again.model).items() if "vision_tower" in name}
+    assert tower and same(tower, {name: before[name] for name in tower})
+
+
+def test_adapter_is_merged_before_it_is_trained_on(run, config_in, tmp_path):
+    run(use_lora=True, lora_r=4, max_steps=2)
+    first = load_vlm(str(tmp_path / "run"), device="cpu", dtype="float32")
+    result = train(first, make_pairs(4), config_in(output_dir=str(tmp_path / "second"), max_steps=1))
+    assert result.history[0]["loss"] == pytest.approx(3 * math.log(2), abs=1e-4)
+    assert not (result.output_dir / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("objective", ["dpo", "mfpo"])
+def test_kinds_of_reference_agree(tiny_llava, config_in, tmp_path, objective):
+    """The same LoRA training three times; log-ratios after a step depend on the reference."""
+    histories = {}
+    for kind in ("precomputed", "adapter", "copy"):
+        vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+        changes = {
+            "output_dir": str(tmp_path / kind),
+            "reference": kind,
+            "objective": objective,
+            "max_steps": 4,
+        }
+        result = train(vlm, make_pairs(6), config_in(use_lora=True, lora_r=4, stages="none", **changes))
+        histories[kind] = [
+            {name: value for name, value in line.items() if name.startswith(("loss", "logps", "rewards"))}
+            for line in result.history
+            if "loss" in line
+        ]
+    assert len(histories["copy"]) == 4
+    for kind in ("adapter", "copy"):
+        for line, expected in zip(histories[kind], histories["precomputed"], strict=True):
+            accuracies = {name for name in line if "accuracies" in name}
+            for name in line.keys() - accuracies:
+                assert line[name] == pytest.approx(expected[name], abs=2e-4), (kind, name)
+
+
+def test_stages_are_trained_in_order(run, monkeypatch):
+    seen: list[tuple[str, float]] = []
+    compute_loss = PreferenceTrainer.compute_loss
+
+    def spy(self, model, inputs, *args, **kwargs):
+        batch = inputs["batch"]
+        seen.extend(zip(batch.ids, batch.stages.tolist(), strict=True))
+        return compute_loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(PreferenceTrainer, "compute_loss", spy)
+    result = run(num_train_epochs=2, difficulty="token-mean")
+    (table,) = (result.output_dir / "reference").glob("*.parquet")
+    scores = ReferenceScores.load(table.parent, table.stem)
+    entropy = dict(zip(scores.ids, scores.entropies["token-mean"].tolist(), strict=True))
+    by_entropy = sorted(entropy, key=entropy.__getitem__)
+    assert [stage for _, stage in seen] == [1] * 4 + [2] * 4 + [3] * 4
+    for number in range(3):
+        rows = [identifier for identifier, _ in seen[4 * number : 4 * number + 4]]
+        assert sorted(rows[:2]) == sorted(rows[2:]) == sorted(by_entropy[2 * number : 2 * number + 2])
+
+
+def test_resumed_equals_uninterrupted(tiny_llava, config_in, tmp_path, monkeypatch):
+    def load():
+        return load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+
+    settings = {"num_train_epochs": 3, "gradient_accumulation_steps": 2, "save_steps": 2, "lora_dropout": 0.1}
+    settings |= {"use_lora": True, "lora_r": 4}
+    whole = train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "whole"), **settings))
+
+    class KilledError(Exception):
+        pass
+
+    calls = 0
+    compute_loss = PreferenceTrainer.compute_loss
+
+    def die(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KilledError
+        return compute_loss(self, *args, **kwargs)
+
+    cut = config_in(output_dir=str(tmp_path / "cut"), **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(PreferenceTrainer, "compute_loss", die)
+        with pytest.raises(KilledError):
+            train(load(), make_pairs(6), cut)
+    settings["resume_from_checkpoint"] = "last"
+    resumed = train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "cut"), **settings))
+
+    assert (whole.steps, resumed.steps) == (5, 5)
+    assert same(state(whole.vlm.model), state(resumed.vlm.model))
+    timing = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
+    kept = [
+        [{k: v for k, v in line.items() if k not in timing} for line in lines(r)] for r in (whole, resumed)
+    ]
+    assert kept[0][:-1] == kept[1][:-1], "the metrics file has no gap and no repetition"
+
+
+def test_accumulated_batches_equal_one_large_batch(tiny_llava, config_in, tmp_path):
+    results = []
+    for size, accumulation in ((4, 1), (2, 2)):
+        vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+        changes = {
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": accumulation,
+            "max_steps": 3,
+        }
+        results.append(train(vlm, make_pairs(8), config_in(output_dir=str(tmp_path / str(size)), **changes)))
+    for one, other in zip(results[0].history[:3], results[1].history[:3], strict=True):
+        for name in METRICS | {"grad_norm"}:
+            assert one[name] == pytest.approx(other[name], abs=2e-4), name
+
+
+def test_unreadable_rows_are_skipped_and_counted(run):
+    rows = make_pairs(6)
+    rows[2] = make_pair(2, images=(ImageSource(data=b"\x89PNG\r\n\x1a\n"),))
+    result = run(rows, max_steps=3)
+    assert result.rows == 5
+    (skip,) = [json.loads(line) for line in (result.output_dir / "skipped.jsonl").read_text().splitlines()]
+    assert skip["where"].endswith(rows[2].id) and "image" in skip["reason"]
+
+
+def test_stored_scores_are_used_only_for_the_same_model(run, config_in, tiny_llava, tmp_path, monkeypatch):
+    first = run(max_steps=1)
+    import mfpo.training.train as module
+
+    monkeypatch.setattr(module, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
+    vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+    config = config_in(output_dir=str(tmp_path / "second"), max_steps=1)
+    again = train(vlm, make_pairs(6), config, stored_scores=first.output_dir / "reference")
+    assert again.history[0] == first.history[0]
+    with pytest.raises(pytest.fail.Exception, match="scored again"):
+        train(first.vlm, make_pairs(6), config, stored_scores=first.output_dir / "reference")
+
+
+def test_wrong_reference_is_noticed_before_training(config_in, vlm, monkeypatch):
+    load = ReferenceScores.logps_of
+    monkeypatch.setattr(
+        ReferenceScores, "logps_of", lambda self, i, s: {k: v - 3.0 for k, v in load(self, i, s).items()}
+    )
+    with pytest.raises(UserError, match="not the same function"):
+        train(vlm, make_pairs(4), config_in(max_steps=1))
+
+
+def test_dry_run_prints_the_checks(config_in, vlm, capsys):
+    before = state(vlm.model)
+    assert (
+        train(vlm, make_pairs(6), config_in(dry_run=True, use_lora=True, lora_target_modules=["q_proj"]))
+        is None
+    )
+    out = capsys.readouterr().out
+    assert "6 turns of 6 rows" in out and "q_proj" in out and "step-0 loss 2.07944" in out
+    assert "16 image tokens" in out and "</s>" in out
+    assert same(
+        before, {k.replace(".base_layer", ""): v for k, v in state(vlm.model).items() if "lora_" not in k}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "mfpoo"}, "did you mean"),
+        ({"beta": 0.0}, "beta"),
+        ({"trainer": {"max_grad_nrm": 1.0}}, "did you mean 'max_grad_norm'"),
+        ({"lr_scheduler_type": "cosinus"}, "not valid"),
+        ({"resume_from_checkpoint": "last"}, "no checkpoint"),
+        ({"reference": "adapter"}, "no adapter"),
+        ({"max_length": 20}, "no row can be used"),
+    ],
+)
+def test_user_mistakes(config_in, vlm, changes, message):
+    with pytest.raises(UserError, match=message):
+        train(vlm, make_pairs(3), config_in(**changes))
+
+
+def test_sequences_longer_than_the_models_positions(config_in, vlm):
+    vlm.model.config.text_config.max_position_embeddings = 30
+    with pytest.raises(UserError, match="positions for 30"):
+        train(vlm, make_pairs(3), config_in())
+
+
+def test_no_rows(config_in, vlm):
+    with pytest.raises(UserError, match="no rows"):
+        train(vlm, [], config_in())
