@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_thirds_hold_every_row_once_and_differ_by_one_at_most(entropies):
     assert sorted(row for stage in stages for row in stage.rows) == list(range(len(entropies)))
     sizes = [len(stage.rows) for stage in stages]
     assert not sizes or max(sizes) - min(sizes) <= 1
-    for easier, harder in zip(stages, stages[1:], strict=False):
+    for easier, harder in pairwise(stages):
         assert max(entropies[row] for row in easier.rows) <= min(entropies[row] for row in harder.rows)
 
 

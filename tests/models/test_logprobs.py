@@ -43,7 +43,7 @@ def test_bfloat16_logits_are_summed_in_float32():
 
 @torch.no_grad()
 def test_logits_at_response_positions_equal_the_full_forward_pass(vlm, rows):
-    """The reference is a pass over one sequence, without padding, with pixels, all logits and a full log-softmax."""
+    """The reference is a pass over one sequence, unpadded, with pixels and a log-softmax of all logits."""
     scores = score(vlm, [rows[i] for i in range(4)], entropies=True)
     for kind, start in zip(SEQUENCES, (0, 4, 8), strict=True):
         for i in range(4):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from preference_rows import make_pair, png
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -27,6 +26,7 @@ from mfpo.models.vision import ImageEncoder, parameter_parts
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder, collate
 from mfpo.records import Noise
 from mfpo.scenes.llava import CHAT_TEMPLATE, train_tokenizer
+from preference_rows import make_pair, png
 
 TEXTS = ["USER: Describe the image. ASSISTANT: A kitchen with a red mug, a blue plate and a green apple."] * 4
 TEXT = {

@@ -286,11 +286,10 @@ def test_the_number_of_workers_changes_no_bit(source: Source, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scope", ["region", "crop"])
-def test_workers_draw_the_same_pictures(source: Source, tmp_path: Path, tiny_llava: Path, scope: str) -> None:
+def test_workers_draw_the_same_pictures(source: Source, tmp_path: Path, tiny_llava: Path) -> None:
     with_pictures(source, 3)
     for workers in (1, 2):
-        config = source.config(tmp_path / str(workers), num_workers=workers, noise_scope=scope)
+        config = source.config(tmp_path / str(workers), num_workers=workers)
         build_dataset(replace(config, materialize=True, model_name_or_path=str(tiny_llava)))
     assert all_bytes(tmp_path / "1") == all_bytes(tmp_path / "2")
 

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +20,10 @@ from mfpo.training.train import train
 from mfpo.training.trainer import PreferenceTrainer
 from preference_rows import make_pair, make_pairs
 
-METRICS = {
-    "loss", "loss/text", "loss/image", "loss/margin", "rewards/chosen", "rewards/rejected", "rewards/image_rejected",
-    "rewards/margins", "rewards/image_margins", "rewards/accuracies", "rewards/image_accuracies", "logps/chosen",
-    "logps/rejected", "logps/image_rejected", "stage",
-}  # fmt: skip
+SEQUENCES = ("chosen", "rejected", "image_rejected")
+METRICS = {"loss", "loss/text", "loss/image", "loss/margin", "stage"}
+METRICS |= {f"{group}/{name}" for group in ("rewards", "logps") for name in SEQUENCES}
+METRICS |= {f"rewards/{name}" for name in ("margins", "accuracies", "image_margins", "image_accuracies")}
 
 
 def state(model) -> dict[str, torch.Tensor]:
@@ -143,12 +146,13 @@ def test_stages_are_trained_in_order(run, monkeypatch):
         assert sorted(rows[:2]) == sorted(rows[2:]) == sorted(by_entropy[2 * number : 2 * number + 2])
 
 
-def test_resumed_equals_uninterrupted(tiny_llava, config_in, tmp_path, monkeypatch):
+@pytest.mark.parametrize("use_lora", [True, False])
+def test_resumed_equals_uninterrupted(tiny_llava, config_in, tmp_path, monkeypatch, use_lora):
     def load():
         return load_vlm(str(tiny_llava), device="cpu", dtype="float32")
 
     settings = {"num_train_epochs": 3, "gradient_accumulation_steps": 2, "save_steps": 2, "lora_dropout": 0.1}
-    settings |= {"use_lora": True, "lora_r": 4}
+    settings |= {"use_lora": use_lora, "lora_r": 4}
     whole = train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "whole"), **settings))
 
     class KilledError(Exception):
@@ -267,3 +271,68 @@ def test_sequences_longer_than_the_models_positions(config_in, vlm):
 def test_no_rows(config_in, vlm):
     with pytest.raises(UserError, match="no rows"):
         train(vlm, [], config_in())
+
+
+@pytest.mark.parametrize("use_lora", [True, False])
+def test_bfloat16(run, vlm, use_lora):
+    if use_lora:
+        vlm.model.to(torch.bfloat16)
+    result = run(bf16=True, use_lora=use_lora, lora_r=4, max_steps=2)
+    assert result.history[0]["loss"] == pytest.approx(3 * math.log(2), abs=2e-2)
+    trained = {p.dtype for p in result.vlm.model.parameters() if p.requires_grad}
+    assert trained == {torch.float32}, "what is trained is kept in float32"
+    assert result.vlm.model.dtype == (torch.bfloat16 if use_lora else torch.float32)
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_llava, config_in, tmp_path):
+    histories = []
+    for flag in (False, True):
+        vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+        config = config_in(output_dir=str(tmp_path / str(flag)), gradient_checkpointing=flag, max_steps=3)
+        histories.append(
+            [line["loss"] for line in train(vlm, make_pairs(6), config).history if "loss" in line]
+        )
+    assert histories[0] == pytest.approx(histories[1], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tiny_llava, config_in, tmp_path):
+    """Half the batch in each process: the same losses and metrics as the whole batch in one."""
+    script = tmp_path / "script.py"
+    script.write_text(TWO_PROCESSES)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--standalone",
+        str(script),
+    ]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    arguments = [str(script), str(tiny_llava), str(tmp_path / "two")]
+    command = [sys.executable, *launch, *arguments]
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
+    two = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+    config = config_in(output_dir=str(tmp_path / "one"), max_steps=3, per_device_train_batch_size=4)
+    one = train(vlm, make_pairs(8), config).history
+    for line, expected in zip(two[:3], one[:3], strict=True):
+        for name in METRICS | {"grad_norm"}:
+            assert line[name] == pytest.approx(expected[name], abs=1e-4), name
+
+
+TWO_PROCESSES = """
+import sys
+from preference_rows import make_pairs
+from mfpo.models.load import load_vlm
+from mfpo.training.config import TrainConfig
+from mfpo.training.train import train
+
+vlm = load_vlm(sys.argv[1], device="cpu", dtype="float32")
+config = TrainConfig(
+    output_dir=sys.argv[2], learning_rate=1e-3, warmup_ratio=0.0, max_steps=3, logging_steps=1,
+    per_device_train_batch_size=2, gradient_accumulation_steps=1, trainer={"disable_tqdm": True},
+)
+train(vlm, make_pairs(8), config)
+"""

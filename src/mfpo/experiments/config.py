@@ -35,5 +35,8 @@ class ExperimentConfig:
     quick: bool = False
     """Small sizes, to see that it runs; the numbers mean nothing."""
 
+    cache_dir: str | None = None
+    """Folder that keeps the trained scene model; ``~/.cache/mfpo`` if not given."""
+
     output_dir: str = "runs/experiments"
     """Folder for the experiments; each gets a folder of its name in it."""

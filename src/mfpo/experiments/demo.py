@@ -30,6 +30,7 @@ def run(config: DemoConfig) -> None:
         folder,
         seed=config.seed,
         budget=QUICK if config.quick else Budget(),
+        quick=config.quick,
         cache_dir=config.cache_dir,
         console=console,
     )
@@ -38,11 +39,11 @@ def run(config: DemoConfig) -> None:
     bench.rank(model)
     console.rule("[bold]4  training with each method, answers to unseen scenes, probes")
     jobs, runs = plan(bench, model, config.seeds)
-    run_jobs(jobs, console=console)
+    run_jobs(jobs)
     record_settings(folder, config)
     console.rule("[bold]5  what changed")
     table = method_table(runs)
-    console.print(table.to_rich("the scene world, unseen scenes"))
+    console.print(table.to_rich("the scene world, unseen scenes", width=console.width))
     write_atomic(folder / "table.md", table.to_markdown())
     report = write_report(
         folder / "report.html",

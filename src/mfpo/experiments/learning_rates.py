@@ -27,7 +27,8 @@ SHOWN = ("CHAIR_s", "CHAIR_i", "Cover", "F1", "colour", "yes_no", "words")
 def run(config: ExperimentConfig) -> None:
     """Train every method at every rate of the grid; write ``learning_rates.json`` and ``.md``."""
     folder = Path(config.output_dir) / "learning_rates"
-    bench = Workbench(folder, budget=QUICK if config.quick else Budget())
+    budget = QUICK if config.quick else Budget()
+    bench = Workbench(folder, budget=budget, cache_dir=config.cache_dir, quick=config.quick)
     model = bench.llava()
     bench.build(model)
     bench.rank(model)
@@ -38,7 +39,7 @@ def run(config: ExperimentConfig) -> None:
             output_dir = folder / "runs" / f"{method.name}@{rate:g}"
             training = bench.training(method, model, rate, output_dir)
             jobs.append(Job(output_dir.name, output_dir, training, **shared))
-    run_jobs(jobs, console=bench.console)
+    run_jobs(jobs)
     chosen, lines = {}, [_header(), _line(BASE, "", folder / "runs" / BASE)]
     for method in METHODS:
         scores = {rate: _f1(folder / "runs" / f"{method.name}@{rate:g}") for rate in GRID}

@@ -35,13 +35,14 @@ from mfpo.scenes.render import draw
 from mfpo.scenes.world import KINDS, sample_scene, swap_candidate
 
 STEPS = (300, 500, 600, 700, 800, 900, 999)
-SCOPES = ("region", "global", "erase", "black")
 
 
 def run(config: ExperimentConfig) -> None:
     """Measure the curve on validation scenes; write ``noise_step.json`` and ``noise_step.md``."""
     folder = Path(config.output_dir) / "noise_step"
-    vlm = load_vlm(str(Workbench(folder).llava()), device="cpu")
+    vlm = load_vlm(
+        str(Workbench(folder, cache_dir=config.cache_dir, quick=config.quick).llava()), device="cpu"
+    )
     pairs = [naming_pair(index) for index in range(40 if config.quick else 500)]
     conditions = [Distortion(scope, step) for scope in ("region", "global") for step in STEPS]
     conditions += [Distortion("erase"), Distortion("black")]

@@ -1,4 +1,4 @@
-"""One table of methods by metrics, in the terminal and as Markdown."""
+"""One table of methods and metrics, in the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from mfpo.evaluation.compare import Comparison, compare_runs, stars
@@ -39,13 +40,18 @@ class MethodTable:
         ]
         return "\n".join([*lines, "", " ".join(self.notes), ""])
 
-    def to_rich(self, title: str) -> Table:
-        """The table for the terminal."""
-        table = Table(title=title, caption=" ".join(self.notes), caption_justify="left")
-        for index, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    def to_rich(self, title: str, *, width: int = 80) -> Table:
+        """The table for the terminal, metrics as rows; with intervals if the terminal is wide enough."""
+        wide = width >= 16 * len(self.cells) + 16
+        table = Table(title=title, caption=" ".join(self.notes), caption_justify="left", box=box.SIMPLE_HEAD)
+        table.add_column("")
         for row in self.cells:
-            table.add_row(*(cell.replace("<br>", "\n") for cell in row))
+            table.add_column(row[0], justify="right", no_wrap=True)
+        for index, column in enumerate(self.columns[1:], start=1):
+            cells = (
+                row[index].replace("<br>", " ") if wide else row[index].split("<br>")[0] for row in self.cells
+            )
+            table.add_row(column, *cells)
         return table
 
 

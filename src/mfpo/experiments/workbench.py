@@ -5,18 +5,23 @@ Every step goes through the function behind the verb of the same name, so what r
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from tqdm.auto import tqdm
 
-from mfpo.data.files import save_config
+from mfpo import __version__
+from mfpo.data.files import save_config, write_json
 from mfpo.data.folder import read_manifest
+from mfpo.errors import UserError
 from mfpo.experiments.methods import BASE, Budget, Method
 from mfpo.preferences.config import BuildConfig
 from mfpo.training.config import TrainConfig
@@ -33,6 +38,7 @@ class Workbench:
         seed: Seed of scenes, rows and the model before preference training.
         budget: How much data and work.
         cache_dir: Where trained scene models are kept; the user's cache when None.
+        quick: Train hardly at all and make rejected answers from templates, to see that everything runs.
         console: Where progress is told.
     """
 
@@ -40,6 +46,7 @@ class Workbench:
     seed: int = 0
     budget: Budget = field(default_factory=Budget)
     cache_dir: str | None = None
+    quick: bool = False
     console: Console = field(default_factory=Console)
 
     @property
@@ -53,14 +60,34 @@ class Workbench:
         return self.folder / "dataset"
 
     def llava(self) -> Path:
-        """The small LLaVA, trained now unless it is in the cache."""
+        """The small LLaVA, trained now unless it is in the cache.
+
+        Raises:
+            UserError: The folder holds results of other settings or of another version.
+        """
         from mfpo.scenes.checkpoint import cached_llava
         from mfpo.scenes.training import Recipe
 
         self.console.rule("[bold]1  the small LLaVA")
-        folder = cached_llava(Recipe(seed=self.seed), self.cache_dir)
+        recipe = Recipe(seed=self.seed)
+        if self.quick:
+            recipe = replace(recipe, num_scenes=256, tower_steps=4, steps=4)
+        self._claim(recipe.fingerprint())
+        folder = cached_llava(recipe, self.cache_dir)
         self.console.print(f"checkpoint: {folder}")
         return folder
+
+    def _claim(self, recipe: str) -> None:
+        """Mark the folder with what its results depend on, so that results of two settings never mix."""
+        mark = {"mfpo": __version__, "scene_llava": recipe, "seed": self.seed, **asdict(self.budget)}
+        path = self.folder / "experiment.json"
+        if path.is_file() and json.loads(path.read_text()) != mark:
+            raise UserError(
+                "the folder holds results of other settings or of another version",
+                where=str(self.folder),
+                fix="choose another --output_dir, or remove the folder",
+            )
+        write_json(path, mark)
 
     def build(self, model: Path) -> Path:
         """The dataset: sampled answers and their corrections, then keywords, regions and noise."""
@@ -75,7 +102,7 @@ class Workbench:
                 ScenesConfig(
                     num_samples=self.budget.num_rows,
                     output_dir=str(self.rows),
-                    model_name_or_path=str(model),
+                    model_name_or_path=None if self.quick else str(model),
                     seed=self.seed,
                     swap_images=True,
                     overwrite=True,
@@ -146,7 +173,7 @@ class Job:
     num_threads: int = 1
 
 
-def run_jobs(jobs: Sequence[Job], *, num_workers: int | None = None, console: Console | None = None) -> None:
+def run_jobs(jobs: Sequence[Job], *, num_workers: int | None = None) -> None:
     """Run jobs side by side, one thread each: small models gain nothing from a second thread.
 
     A job whose results are all there costs nothing, so an interrupted experiment goes on where it was.
@@ -154,18 +181,23 @@ def run_jobs(jobs: Sequence[Job], *, num_workers: int | None = None, console: Co
     Args:
         jobs: What to do.
         num_workers: Processes; one for each core when None.
-        console: Where progress is told.
     """
-    console = console or Console()
     waiting = [job for job in jobs if not _finished(job)]
     if not waiting:
         return
     workers = min(num_workers or os.cpu_count() or 1, len(waiting))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
         futures = {pool.submit(run_job, job): job for job in waiting}
-        for done in as_completed(futures):
+        for done in tqdm(
+            as_completed(futures), total=len(futures), desc="training and evaluating", unit="run"
+        ):
             done.result()
-            console.print(f"  done: {futures[done].name}")
+
+
+def _quiet() -> None:
+    """Let a worker process leave the terminal to the one that started it."""
+    os.environ["TQDM_DISABLE"] = "1"
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open for the life of the process
 
 
 def run_job(job: Job) -> None:
@@ -200,7 +232,14 @@ def run_job(job: Job) -> None:
         (
             "distortion",
             lambda: probe(
-                ProbeConfig(probe="distortion", dataset=str(job.distortion_rows), num_samples=200, **common)
+                ProbeConfig(
+                    probe="distortion",
+                    dataset=str(job.distortion_rows),
+                    num_samples=200,
+                    noise_scopes=("region", "black"),
+                    noise_steps=(500, 700, 900),
+                    **common,
+                )
             ),
         ),
     )

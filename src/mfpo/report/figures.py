@@ -104,7 +104,8 @@ def to_svg(figure: Figure, alt: str) -> Markup:
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # A style element inside would hold for the whole page; the page's own styles say the same.
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:xlink)?="[^"]*"| version="[^"]*"', "", text, count=3)
     text = text.replace("xlink:href=", "href=")
     prefix = f"f{next(_counter)}-"

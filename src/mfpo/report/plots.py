@@ -196,7 +196,7 @@ def distortion(scopes: Mapping[str, Mapping[str, Sequence[tuple[int, Estimate]]]
         for axes in grid[len(scopes) :]:
             axes.set_visible(False)
         names = [short(label) for label in handles]
-        figure.legend(handles.values(), names, loc="outside upper left", ncols=min(5, len(names)))
+        figure.legend(handles.values(), names, loc="outside upper left", ncols=min(6, len(names)))
         return to_svg(figure, "Preference accuracy by noise step, a panel per scope and a line per run")
 
 

@@ -22,8 +22,7 @@ ANNOTATIONS = "annotations.jsonl"
 
 
 def run(config: ScenesConfig) -> None:
-    """Train the LLaVA, write rows, or both; rows come from the LLaVA just trained unless another model is
-    named.
+    """Train the LLaVA, write rows, or both; rows come from that LLaVA unless another is named.
 
     Raises:
         UserError: The model cannot be opened or a folder cannot be written.
@@ -55,8 +54,7 @@ def run(config: ScenesConfig) -> None:
 
 
 def write_rows(maker: RowMaker, num_rows: int, output_dir: str | Path, *, overwrite: bool = False) -> None:
-    """Write preference rows in the dataset contract, and beside them ``annotations.jsonl`` with boxes and
-    masks.
+    """Write preference rows in the dataset contract, and ``annotations.jsonl`` with boxes and masks.
 
     Args:
         maker: Makes the rows.

@@ -27,6 +27,8 @@ from mfpo.scenes.render import draw
 from mfpo.scenes.world import COLOURS, KINDS, Scene, World
 
 KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
+QUESTIONS = 10
+"""Questions in a conversation."""
 COLOUR_INDEX = {name: index for index, name in enumerate(COLOURS)}
 
 
@@ -92,33 +94,40 @@ def _arrays(
     return np.asarray(small).transpose(2, 0, 1), small_labels, covers, colours, centres
 
 
-def conversation(
-    scene: Scene,
-    world: World,
-    rng: np.random.Generator,
-    *,
-    absent_rate: float,
-    drop_rate: float,
-    question_rate: float,
-) -> tuple[str, str]:
-    """A question about a scene and the answer that supervised training shows for it.
+def description(
+    scene: Scene, world: World, rng: np.random.Generator, *, absent_rate: float, drop_rate: float
+) -> list[tuple[str, str]]:
+    """A request for a description and its answer, faulty as web data is.
 
-    Descriptions are faulty as web data is, see [`mfpo.scenes.captions.faulty_plan`]; answers to questions are
-    true. Half of the existence questions ask for an absent kind, half of those for one that is likely in the
-    context.
+    See [`mfpo.scenes.captions.faulty_plan`].
     """
     likely = world.contexts[scene.context]
-    if rng.random() >= question_rate:
-        plan = faulty_plan(scene, likely, rng, absent_rate=absent_rate, drop_rate=drop_rate)
-        return DESCRIBE_PROMPTS[rng.integers(len(DESCRIBE_PROMPTS))], realise(plan)
+    plan = faulty_plan(scene, likely, rng, absent_rate=absent_rate, drop_rate=drop_rate)
+    return [(DESCRIBE_PROMPTS[rng.integers(len(DESCRIBE_PROMPTS))], realise(plan))]
+
+
+def questions(scene: Scene, world: World, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Several questions with true answers, in words or in one, the turns of one conversation.
+
+    Half of them ask whether a kind is there, and half of those for an absent one.
+    """
+    return [_question(scene, world, rng) for _ in range(QUESTIONS)]
+
+
+def _question(scene: Scene, world: World, rng: np.random.Generator) -> tuple[str, str]:
     item = scene.objects[rng.integers(len(scene.objects))]
-    choice = rng.random()
-    if choice < 0.25:
-        return colour_question(item.kind), attribute_answer(item.kind, item.colour)
-    if choice < 0.4:
-        return position_question(item.kind), attribute_answer(item.kind, PHRASES[item.position])
+    choice, short = rng.integers(4), rng.random() < 0.5
+    if choice == 0:
+        return colour_question(item.kind), _worded(item.kind, item.colour, short)
+    if choice == 1:
+        return position_question(item.kind), _worded(item.kind, PHRASES[item.position], short)
     kind = item.kind if rng.random() < 0.5 else absent_kind(scene, world, rng)
-    return existence_question(kind), existence_answer(scene, kind)
+    answer = existence_answer(scene, kind)
+    return existence_question(kind), answer.split(",")[0] + "." if short else answer
+
+
+def _worded(kind: str, value: str, short: bool) -> str:
+    return f"{value.capitalize()}." if short else attribute_answer(kind, value)
 
 
 def absent_kind(scene: Scene, world: World, rng: np.random.Generator) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mfpo.errors import UserError
 from mfpo.records import ImageSource, PreferencePair, assistant_message, row_id, user_message
 from mfpo.scenes.captions import DESCRIBE_PROMPTS, Plan, corrected, faulty_plan, parse_plan, realise
 from mfpo.scenes.render import Drawing, draw
@@ -67,9 +68,19 @@ class RowMaker:
     _words_ahead: int = 0
 
     def rows(self, num_rows: int) -> Iterator[SceneRow]:
-        """The first ``num_rows`` rows; always the same ones for the same settings."""
+        """The first ``num_rows`` rows; always the same ones for the same settings.
+
+        Raises:
+            UserError: So few of the model's answers can be used that there is no end in sight.
+        """
         made, start = 0, 0
         while made < num_rows:
+            if start > CHUNK + 50 * num_rows:
+                raise UserError(
+                    f"only {made} of the answers to {start} scenes are captions that hallucinate",
+                    where=self.vlm.name if self.vlm else "templates",
+                    fix="sample from a model that `mfpo scenes --train_model` trained",
+                )
             scenes = [sample_scene(self.split, i, self.seed, self.world) for i in range(start, start + CHUNK)]
             drawings = [draw(scene, self.world.image_size) for scene in scenes]
             rng = np.random.default_rng([self.seed, start, 5])

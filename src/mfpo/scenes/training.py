@@ -1,5 +1,4 @@
-"""Train the small LLaVA from scratch: first the vision tower on patch labels, then the language model on
-answers.
+"""Train the small LLaVA from scratch: first the tower on patch labels, then the rest on answers.
 
 The tower sees the product's own diffusion noise as augmentation. A real encoder tolerates moderate noise; a
 tower that has never seen any takes a noised object for an alien pattern, which the image loss could detect
@@ -26,9 +25,9 @@ from mfpo.models.chat import render_prompt, render_response
 from mfpo.models.load import VLM
 from mfpo.preferences.noise import alpha_bars
 from mfpo.records import assistant_message, user_message
-from mfpo.scenes.examples import Examples, conversation, draw_examples
+from mfpo.scenes.examples import Examples, description, draw_examples, questions
 from mfpo.scenes.llava import LlavaSize, create_llava
-from mfpo.scenes.world import COLOURS, KINDS, Scene, World, sample_scenes
+from mfpo.scenes.world import COLOURS, KINDS, POSITIONS, Scene, World, sample_scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,10 @@ class Recipe:
         batch_size: Answers a step.
         learning_rate: Peak learning rate.
         noise_rate: Share of pictures noised while the language model trains.
+        alignment_weight: Weight of [`Alignment`] beside the loss of the answers.
         absent_rate: Captions mention an absent kind with this multiple of its probability in the context.
         drop_rate: Captions leave out a present object with this probability.
-        question_rate: Share of questions among the conversations.
+        question_rate: Share of steps on questions; the others are on descriptions.
     """
 
     seed: int = 0
@@ -63,13 +63,14 @@ class Recipe:
     tower_learning_rate: float = 2e-3
     tower_noise_rate: float = 0.4
     max_noise_step: int = 900
-    steps: int = 600
+    steps: int = 700
     batch_size: int = 32
     learning_rate: float = 2e-3
     noise_rate: float = 0.1
-    absent_rate: float = 0.55
+    alignment_weight: float = 0.5
+    absent_rate: float = 0.65
     drop_rate: float = 0.08
-    question_rate: float = 0.35
+    question_rate: float = 0.5
 
     def fingerprint(self) -> str:
         """Hash over the recipe and the code that carries it out."""
@@ -95,7 +96,15 @@ def train_llava(recipe: Recipe | None = None, *, num_workers: int = 2) -> VLM:
     size = recipe.size
     examples = draw_examples(scenes, recipe.world.image_size, size.image_size, size.patch_size, num_workers)
     rng = np.random.default_rng([recipe.seed, 1])
-    texts = [" ".join(_conversation(scene, recipe, rng)) for scene in scenes[:4000]]
+    texts = [
+        " ".join(turn)
+        for scene in scenes[:2000]
+        for turn in (
+            *_describe(scene, recipe, rng),
+            ("USER:", "ASSISTANT:"),
+            *questions(scene, recipe.world, rng),
+        )
+    ]
     vlm = create_llava(texts, size, seed=recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     train_tower(vlm, examples, recipe, generator)
@@ -146,9 +155,7 @@ def train_tower(vlm: VLM, examples: Examples, recipe: Recipe, generator: torch.G
         torch.manual_seed(recipe.seed)
         heads = PatchHeads(recipe.size.vision_width)
     optimizer = Optimizer([tower, heads], recipe.tower_learning_rate, recipe.tower_steps)
-    covers, colours, centres = (
-        torch.from_numpy(array) for array in (examples.covers, examples.colours, examples.centres)
-    )
+    covers, colours, centres = _labels(examples)
     tower.train()
     batches = _batches(len(covers), recipe.tower_batch_size, recipe.tower_steps, generator)
     for index in tqdm(batches, total=recipe.tower_steps, desc="training the vision tower"):
@@ -165,54 +172,109 @@ def train_language(
     model = vlm.model
     trained = [model.model.multi_modal_projector, model.model.language_model, model.lm_head]
     optimizer = Optimizer(trained, recipe.learning_rate, recipe.steps)
+    alignment = Alignment(vlm)
+    covers, colours, centres = _labels(examples)
     rng = np.random.default_rng([recipe.seed, 2])
     order = list(_batches(len(scenes), recipe.batch_size, recipe.steps, generator))
     model.train()
     for index in tqdm(order, desc="training the language model"):
+        # A batch is all descriptions or, half as many rows of twice the length, all questions.
+        if rng.random() < recipe.question_rate:
+            index = index[: len(index) // 2]
+            talks = [questions(scenes[i], recipe.world, rng) for i in index.tolist()]
+        else:
+            talks = [_describe(scenes[i], recipe, rng) for i in index.tolist()]
         with torch.no_grad():
             pixels = _pixels(vlm, examples, index, recipe.noise_rate, recipe.max_noise_step, generator)
             features = _features(model.model.vision_tower, pixels)
-        talks = [_conversation(scenes[i], recipe, rng) for i in index.tolist()]
         ids, mask, labels = tokenise(vlm, talks)
-        images = BaseModelOutputWithPooling(pooler_output=list(model.model.multi_modal_projector(features)))
+        visual = model.model.multi_modal_projector(features)
+        images = BaseModelOutputWithPooling(pooler_output=list(visual))
         logits = model(input_ids=ids, attention_mask=mask, mm_encoder_outputs={"image": images}).logits
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-        optimizer.step(loss)
+        aligned = alignment.loss(visual, covers[index], colours[index], centres[index])
+        optimizer.step(loss + recipe.alignment_weight * aligned)
     model.eval()
 
 
-def tokenise(vlm: VLM, talks: list[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Right-padded ids, attention mask and labels, each [B, L]; labels are -100 outside the answer."""
-    processor, tokenizer = vlm.processor, vlm.tokenizer
-    image = "<image>" * vlm.model.config.image_seq_length
-    rows, lengths = [], []
-    for question, answer in talks:
-        prompt = user_message(question)
-        head = tokenizer(render_prompt(processor, prompt).replace("<image>", image))["input_ids"]
-        tail = tokenizer(
-            render_response(processor, prompt, assistant_message(answer)), add_special_tokens=False
-        )["input_ids"]
-        rows.append(head + tail)
-        lengths.append(len(head))
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+class Alignment:
+    """Draws what the projector says of a patch towards the words for it: its kind, colour and position.
+
+    It is what LLaVA's first stage is for, feature alignment.
+    """
+
+    def __init__(self, vlm: VLM) -> None:
+        self.embedding = vlm.model.get_input_embeddings()
+        words = (list(KINDS), list(COLOURS), list(POSITIONS))
+        self.tokens = [
+            torch.tensor(
+                [vlm.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][-1] for word in group]
+            )
+            for group in words
+        ]
+
+    def loss(self, visual: Tensor, covers: Tensor, colours: Tensor, centres: Tensor) -> Tensor:
+        """Mean cross-entropy of the right words on patches that show an object.
+
+        Args:
+            visual: [B, P, D] output of the projector.
+            covers: [B, P, K] share of the patch that each kind covers.
+            colours: [B, K] colour index of each kind.
+            centres: [B, K, 2] centre of each kind.
+        """
+        largest, kind = covers.max(dim=-1)
+        shown = largest > 0.25
+        kind = kind[shown]
+        row = torch.nonzero(shown)[:, 0]
+        x = centres[row, kind, 0]
+        targets = (kind, colours[row, kind], (x > 0.38).long() + (x > 0.62).long())
+        hidden = visual[shown]
+        losses = [
+            F.cross_entropy(hidden @ self.embedding(tokens).T / hidden.shape[-1] ** 0.5, target)
+            for tokens, target in zip(self.tokens, targets, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+
+def tokenise(vlm: VLM, talks: list[list[tuple[str, str]]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Right-padded ids, attention mask and labels, each [B, L]; labels are -100 outside the answers."""
+    rows = [_tokenise_talk(vlm, talk) for talk in talks]
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), width), vlm.tokenizer.pad_token_id)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-    for i, (row, start) in enumerate(zip(rows, lengths, strict=True)):
+    for i, (row, answers) in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = 1
-        labels[i, start : len(row)] = ids[i, start : len(row)]
+        labels[i, : len(row)] = torch.tensor(answers)
     return ids, mask, labels
 
 
-def _conversation(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> tuple[str, str]:
-    return conversation(
-        scene,
-        recipe.world,
-        rng,
-        absent_rate=recipe.absent_rate,
-        drop_rate=recipe.drop_rate,
-        question_rate=recipe.question_rate,
-    )
+def _tokenise_talk(vlm: VLM, talk: list[tuple[str, str]]) -> tuple[list[int], list[int]]:
+    """Ids of a conversation, and the same with -100 outside the answers; the picture is in the first turn."""
+    image = "<image>" * vlm.model.config.image_seq_length
+    ids: list[int] = []
+    labels: list[int] = []
+    for turn, (question, answer) in enumerate(talk):
+        prompt = user_message(question, num_images=1 if turn == 0 else 0)
+        texts = (
+            render_prompt(vlm.processor, prompt).replace("<image>", image),
+            render_response(vlm.processor, prompt, assistant_message(answer)),
+        )
+        head, tail = (vlm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+        ids += [*head, *tail]
+        labels += [-100] * len(head) + tail
+    return [vlm.tokenizer.bos_token_id, *ids], [-100, *labels]
+
+
+def _describe(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> list[tuple[str, str]]:
+    return description(scene, recipe.world, rng, absent_rate=recipe.absent_rate, drop_rate=recipe.drop_rate)
+
+
+def _labels(examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
+    """Covers, colours and centres as tensors."""
+    arrays = (examples.covers, examples.colours, examples.centres)
+    covers, colours, centres = (torch.from_numpy(array) for array in arrays)
+    return covers, colours, centres
 
 
 def _features(tower: nn.Module, pixels: Tensor) -> Tensor:
@@ -236,7 +298,7 @@ def _pixels(
     region = torch.gather(kinds, 1, labels.long().flatten(1)).view_as(labels) | everywhere[:, None, None]
     region &= (torch.rand(len(index), generator=generator) < noise_rate)[:, None, None]
     steps = torch.randint(0, max_step + 1, (len(index),), generator=generator)
-    kept = torch.from_numpy(alpha_bars("vcd")).float()[steps].view(-1, 1, 1, 1)
+    kept = torch.tensor(alpha_bars("vcd"), dtype=torch.float32)[steps].view(-1, 1, 1, 1)
     noised = kept.sqrt() * clean + (1 - kept).sqrt() * torch.randn(clean.shape, generator=generator)
     return torch.where(region[:, None], noised, clean)
 
@@ -263,7 +325,8 @@ class Optimizer:
     """
 
     def __init__(self, modules: Sequence[nn.Module], learning_rate: float, steps: int) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for module in modules:
             for name, parameter in module.named_parameters():
                 hidden = parameter.ndim == 2 and ".layers." in f".{name}"
@@ -287,5 +350,7 @@ class Optimizer:
             one.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for one in (*self._optimizers, *self._schedules):
+        for one in self._optimizers:
             one.step()
+        for schedule in self._schedules:
+            schedule.step()

@@ -85,86 +85,103 @@ def train(
     Raises:
         UserError: A setting is wrong, or a check before training fails.
     """
-    if not len(rows):
-        raise UserError("the dataset has no rows", where=config.dataset or "rows")
     set_seed(config.seed)
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint_to_resume(config)
+    trainer, skips, report = set_up(
+        vlm, rows, config, stored_scores=stored_scores, at_start=checkpoint is None
+    )
+    if config.dry_run:
+        print(report)
+        return None
+
+    writes = trainer.args.should_save
+    if writes:
+        save_config(config, output_dir / "config.yaml")
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - started
+    trainer.save_model(config.output_dir)
+    num_rows = len(rows) - len(skips)
+    skips += trainer.skips
+    if writes:
+        write_jsonl(output_dir / SKIPPED_FILE, (skip.to_dict() for skip in skips))
+    trained = replace(vlm, model=trainer.model.eval(), name=config.output_dir)
+    history, steps = trainer.state.log_history, trainer.state.global_step
+    return TrainResult(output_dir, trained, history, steps, num_rows, skips, seconds)
+
+
+def set_up(
+    vlm: VLM, rows: Rows, config: TrainConfig, *, stored_scores: Path | None = None, at_start: bool = True
+) -> tuple[PreferenceTrainer, list[Skip], str]:
+    """Everything up to the first step: checks, reference scores, stages, trainer.
+
+    Args:
+        vlm: The initial model; frozen in part or given an adapter, in place.
+        rows: The preference rows.
+        config: The settings.
+        stored_scores: See [`train`].
+        at_start: Whether training starts with the initial model, so that the step-0 loss can be checked.
+
+    Returns:
+        The trainer, the rows that could not be read, and a description of what is about to be trained.
+
+    Raises:
+        UserError: See [`train`].
+    """
+    if not len(rows):
+        raise UserError("the dataset has no rows", where=config.dataset or "rows")
     loss, sequences, encoder = _objective(vlm, config)
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
-
     if hasattr(vlm.model, "merge_and_unload"):
         vlm.model = vlm.model.merge_and_unload()
     precision = precision_of(vlm, config)
     args = training_arguments(config, precision, vlm.device)
-    needs_scores = config.reference == "precomputed" or config.stages in ("easy_to_hard", "hard_to_easy")
-    digest = fingerprint(vlm.model, encoder, rows, precision) if needs_scores else ""
     targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
+    # Names the initial weights, so it is taken before an adapter joins them.
+    digest = fingerprint(vlm.model, encoder, rows, precision) if _needs_scores(config) else None
     model = prepare_model(vlm.model, config, name=vlm.name)
     images = ImageEncoder(model, share=not (args.fsdp or args.deepspeed))
     reference = make_reference(config.reference, vlm.model, model, images)
 
     scores: ReferenceScores | None = None
     skips: list[Skip] = []
-    if needs_scores:
-        folders = [output_dir / FOLDER, *([stored_scores] if stored_scores else [])]
-        scores = find_scores(folders, digest, sequences)
+    if digest is not None:
+        own = Path(config.output_dir) / FOLDER
+        scores = find_scores([own, *([stored_scores] if stored_scores else [])], digest, sequences)
         if scores is None:
+            batch_size, bar = args.per_device_train_batch_size, not args.disable_tqdm
             scores, skips = compute_scores(
-                model,
-                encoded,
-                images,
-                sequences,
-                batch_size=args.per_device_train_batch_size,
-                precision=precision,
-                progress=not args.disable_tqdm,
+                model, encoded, images, sequences, batch_size=batch_size, precision=precision, progress=bar
             )
             if args.should_save:
-                scores.save(folders[0], digest)
-    turns = _turns(config, encoded, scores, args)
-    stored = scores if config.reference == "precomputed" else None
-    dataset = TurnDataset(encoded, turns, stored, sequences)
+                scores.save(own, digest)
+        else:
+            missing = (identifier for identifier in encoded.ids if identifier not in scores.index)
+            skips = [Skip(f"row {identifier}", "no-reference-score") for identifier in missing]
+    turns = TurnDataset(
+        encoded,
+        _turns(config, encoded, scores, args),
+        scores if config.reference == "precomputed" else None,
+        sequences,
+    )
     collator = PreferenceCollator(sequences, encoder.pad_token_id)
     trainer = PreferenceTrainer(
         model,
         args,
-        turns=dataset,
+        turns=turns,
         collator=collator,
         loss=loss,
         reference=reference,
         images=images,
         processor=vlm.processor,
     )
-    first = collator([dataset[turn] for turn in range(min(len(dataset), args.per_device_train_batch_size))])[
-        "batch"
-    ]
-    if checkpoint is None:
+    first = collator([turns[t] for t in range(min(len(turns), args.per_device_train_batch_size))])["batch"]
+    if at_start:
         check_first_loss(trainer, first, precision)
-    if config.dry_run:
-        print(describe(trainer, first, lengths, targets))
-        return None
-
-    if args.should_save:
-        save_config(config, output_dir / "config.yaml")
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - started
-    trainer.save_model(config.output_dir)
-    skips += trainer.skips
-    if args.should_save:
-        write_jsonl(output_dir / SKIPPED_FILE, (skip.to_dict() for skip in skips))
-    trained = replace(vlm, model=trainer.model.eval(), name=config.output_dir)
-    return TrainResult(
-        output_dir,
-        trained,
-        trainer.state.log_history,
-        trainer.state.global_step,
-        len(rows) - len(skips),
-        skips,
-        seconds,
-    )
+    return trainer, skips, describe(trainer, first, lengths, targets)
 
 
 def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
@@ -205,6 +222,11 @@ def _objective(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKind,
         rejected_image="image_rejected" in sequences,
     )
     return Loss(objective, weights, config.beta, config.eta), sequences, encoder
+
+
+def _needs_scores(config: TrainConfig) -> bool:
+    """Whether training needs the reference pass: for its log-probabilities, or to sort the rows."""
+    return config.reference == "precomputed" or config.stages in ("easy_to_hard", "hard_to_easy")
 
 
 def _turns(

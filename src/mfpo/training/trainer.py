@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from mfpo.data.files import append_jsonl, write_jsonl
 from mfpo.errors import Skip
@@ -23,7 +23,7 @@ from mfpo.training.objectives import Objective, ObjectiveOutput, SequenceLogps, 
 from mfpo.training.reference import Reference
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin, TrainerControl, TrainerState, TrainingArguments
+    from transformers import ProcessorMixin, TrainerControl, TrainerState, TrainingArguments
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -125,6 +125,19 @@ class PreferenceTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         """The turns are in order already."""
         return SequentialSampler(self.train_dataset)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As the parent does, but a whole model goes through ``from_pretrained``.
+
+        Checkpoints of many vision-language models name their weights otherwise than the model in memory does; the
+        parent reads the file as it is and passes over the names it does not find.
+        """
+        whole = isinstance(self.model, PreTrainedModel) and not self.is_fsdp_enabled
+        if not whole:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
 
     def _record(self, metrics: Mapping[str, Tensor]) -> None:
         for name, values in metrics.items():
