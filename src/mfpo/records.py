@@ -72,8 +72,12 @@ class ImageSource:
             return self.data
         if self.path is None:
             raise RowError("missing-image", "the row names no image")
+        path = Path(self.path)
         try:
-            return Path(self.path).read_bytes()
+            # A device or a pipe has no end.
+            if path.exists() and not path.is_file():
+                raise RowError("unreadable-image", f"{self.path} is no file")
+            return path.read_bytes()
         except FileNotFoundError:
             raise RowError("missing-image", f"{self.path} does not exist") from None
         except OSError as error:

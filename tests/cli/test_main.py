@@ -23,7 +23,7 @@ class FailConfig:
     """Which way to end."""
 
 
-def fail(config: FailConfig) -> int | None:
+def fail(config: FailConfig) -> object:
     match config.how:
         case "user":
             raise UserError("the row is broken", where="pairs.jsonl:7", fix="mend it")
@@ -35,6 +35,10 @@ def fail(config: FailConfig) -> int | None:
             raise BrokenPipeError
         case "code":
             return 3
+        case "result":
+            return Path("answers.jsonl")
+        case "disk":
+            Path("/proc/version/runs").mkdir()
     return None
 
 
@@ -151,8 +155,18 @@ def test_debug_shows_the_traceback(arguments: list[str], capsys: pytest.CaptureF
 def test_exit_code_of_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fail", "--how", "nothing"]) == 0
     assert main(["fail", "--how", "code"]) == 3
+    assert main(["fail", "--how", "result"]) == 0, "what Python callers get is no exit code"
     assert main(["fail", "--how", "interrupt"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["fail", "--how", "disk"]) == 1
+    assert capsys.readouterr().err == "error: /proc/version/runs: Not a directory\n"
+    with pytest.raises(NotADirectoryError):
+        main(["fail", "--how", "disk", "--debug"])
 
 
 @pytest.mark.parametrize(("how", "error"), [("bug", ZeroDivisionError), ("pipe", BrokenPipeError)])

@@ -231,6 +231,8 @@ def test_killed_while_the_shards_get_their_names(tmp_path: Path, monkeypatch: py
     with pytest.raises(InterruptError):
         finish(tmp_path / "killed", ROWS, **options)
     assert read_manifest(tmp_path / "killed") is None
+    with pytest.raises(UserError, match="unfinished"):
+        open_dataset(tmp_path / "killed")
     finish(tmp_path / "killed", ROWS, **options)
     assert list(open_dataset(tmp_path / "killed")) == ROWS
     skipped = [read_jsonl(tmp_path / name / "skipped.jsonl") for name in ("killed", "whole")]

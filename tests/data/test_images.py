@@ -173,3 +173,12 @@ def test_a_large_picture_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_damage_is_a_row_error(damage: Callable[[bytes], bytes]) -> None:
     assert reason(damage(encoded(noise()))) in {"broken-image", "truncated-image"}
+
+
+def test_postscript_is_not_run() -> None:
+    """Pillow hands EPS to Ghostscript; a data set must not reach an interpreter."""
+    assert reason(encoded(half_red(), "EPS")) == "not-an-image"
+
+
+def test_a_device_is_not_read() -> None:
+    assert reason(None, "/dev/zero") == "unreadable-image"

@@ -11,6 +11,7 @@ from mfpo.data.folder import DatasetWriter
 from mfpo.difficulty.config import RankConfig
 from mfpo.difficulty.rank import rank, run
 from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
+from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder
@@ -47,6 +48,13 @@ def test_files_beside_the_dataset(tiny_llava, dataset):
     assert again.reused and not result.reused
     assert again.fingerprint == result.fingerprint
     assert torch.equal(again.scores.logps["chosen"], result.scores.logps["chosen"])
+
+
+def test_the_dataset_is_opened_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        run(RankConfig(dataset=str(tmp_path / "nowhere"), model_name_or_path=str(tmp_path / "no model")))
+    with pytest.raises(UserError, match="--model_name_or_path"):
+        run(RankConfig(dataset=str(tmp_path)))
 
 
 def test_scores_do_not_depend_on_the_batch_size(vlm):

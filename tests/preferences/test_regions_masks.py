@@ -109,3 +109,9 @@ def test_polygons_are_joined() -> None:
     expected = np.zeros((5, 9), dtype=bool)
     expected[1:3, 1:4] = expected[0:2, 6:8] = True
     assert np.array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("corner", [1e9, -1e9, float("nan"), float("inf")])
+def test_a_polygon_far_outside_is_refused(corner: float) -> None:
+    with pytest.raises(ValueError, match="far outside"):
+        polygon_mask([[1, 1, corner, 1, 4, 3]], (5, 9))

@@ -300,14 +300,6 @@ def test_two_processes_equal_one(tiny_llava, config_in, tmp_path):
     """Half the batch in each process: the same losses and metrics as the whole batch in one."""
     script = tmp_path / "script.py"
     script.write_text(TWO_PROCESSES)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--standalone",
-        str(script),
-    ]
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     arguments = [str(script), str(tiny_llava), str(tmp_path / "two")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -18,6 +19,20 @@ FAILURE = 1
 USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+# What a path given by the user, or a full disk, leads to; any other OSError is a bug and is shown whole.
+_USERS_DISK = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+    }
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is left in the buffer would raise again when the interpreter flushes it on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:
+        if debug or error.errno not in _USERS_DISK:
+            raise
+        print(f"error: {UserError(str(error.strerror), where=str(error.filename or ''))}", file=sys.stderr)
+        return FAILURE
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -77,7 +97,8 @@ def _dispatch(arguments: list[str]) -> int:
         config = parse_config(verb, rest)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
-    return verb.function()(config) or 0
+    result = verb.function()(config)
+    return result if isinstance(result, int) else 0
 
 
 def _overview() -> str:

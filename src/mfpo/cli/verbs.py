@@ -18,7 +18,8 @@ class Verb:
     Attributes:
         name: What the user types.
         config: Where its settings are, ``module:Class``, a dataclass in a module that is light to import.
-        run: Where the work is, ``module:function``; called with the settings, returns None or an exit code.
+        run: Where the work is, ``module:function``; called with the settings. An int that it returns is the
+            exit code; any other result is for callers in Python.
         help: One line for ``mfpo --help``.
         group: Heading it is listed under.
     """
@@ -34,9 +35,9 @@ class Verb:
         config_type: type[Any] = _resolve(self.config)
         return config_type
 
-    def function(self) -> Callable[[Any], int | None]:
+    def function(self) -> Callable[[Any], object]:
         """The function that does the work; importing it may take seconds."""
-        function: Callable[[Any], int | None] = _resolve(self.run)
+        function: Callable[[Any], object] = _resolve(self.run)
         return function
 
 

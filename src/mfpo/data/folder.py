@@ -256,7 +256,9 @@ class PreferenceDataset:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._files = shard_files(self.folder)
-        if not self._files:
+        # Killed while the shards got their names, a folder holds some of them.
+        half_named = (self.folder / _STAGING).is_dir() and read_manifest(self.folder) is None
+        if not self._files or half_named:
             raise _no_dataset(self.folder)
         self.ids: list[str] = []
         self._groups: list[tuple[int, int, int, int]] = []

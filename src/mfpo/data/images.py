@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 import zlib
+from functools import cache
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -16,6 +17,8 @@ from mfpo.records import ImageSource
 MAX_PIXELS = 178_956_970
 """Largest picture that is decoded, in pixels (0.5 GiB as RGB); the limit at which Pillow itself refuses."""
 
+# Raster formats that photographs come in. Pillow knows more; EPS among them is run by Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -80,15 +83,22 @@ def open_image(source: ImageSource) -> Image.Image:
 
 def _open(data: bytes, name: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
         raise RowError("image-too-large", f"{name}: {error}") from None
     except UnidentifiedImageError:
         if data.startswith(_SIGNATURES):
             raise RowError("truncated-image", f"{name}: the header ends early ({len(data)} bytes)") from None
-        raise RowError("not-an-image", f"{name} is in no known image format") from None
+        raise RowError("not-an-image", f"{name} is in none of the formats {', '.join(_formats())}") from None
     except _DECODING_ERRORS as error:
         raise RowError("broken-image", f"{name}: {error}") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of our formats that this build of Pillow can read."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _is_truncation(error: Exception) -> bool:

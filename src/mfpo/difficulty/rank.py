@@ -41,6 +41,10 @@ def run(config: RankConfig) -> RankResult:
     Raises:
         UserError: The dataset or the model cannot be opened, or no row can be read.
     """
+    for name in ("dataset", "model_name_or_path"):
+        if not getattr(config, name):
+            raise UserError("a required setting is missing", where=f"--{name}")
+    open_dataset(config.dataset)  # a mistake here must not cost the loading of a model
     device = default_device()
     precision = choose_precision(config.precision)
     dtype = "bfloat16" if precision == "bfloat16" else "float32"

@@ -343,7 +343,8 @@ def _distort(
         raise RowError("image-count", f"distortions need one image, the row has {len(pair.images)}")
     step = pair.noise.step if condition.step is None else condition.step
     noise: Noise = replace(pair.noise, scope=condition.scope, step=step, schedule=schedule)
-    stored = open_image(pair.rejected_images[0]) if pair.rejected_images else None
+    swapped = condition.scope == "swap" and pair.rejected_images
+    stored = open_image(pair.rejected_images[0]) if swapped else None
     image = open_image(pair.images[0])
     distorted = rejected_inputs(
         vlm.image_processor, image, pair.regions, noise, stored, clean=row.image.tensors

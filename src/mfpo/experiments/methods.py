@@ -69,12 +69,12 @@ class Budget:
 
 @lru_cache
 def tuned() -> dict[str, Any]:
-    """Settings that were chosen on validation scenes; ``tuned.yaml`` says by which command."""
+    """Settings of the methods; ``tuned.yaml`` says where they come from."""
     text = resources.files("mfpo.experiments").joinpath("tuned.yaml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded
 
 
 def learning_rate(method: Method) -> float:
-    """The method's learning rate as chosen by ``mfpo experiment learning_rates``."""
+    """The method's learning rate, from ``tuned.yaml``."""
     return float(tuned()["learning_rates"][method.name])

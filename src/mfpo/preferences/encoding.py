@@ -184,7 +184,8 @@ class RowEncoder:
     ) -> ImageInputs:
         """The rejected image; of several pictures the first is corrupted, as the regions are its."""
         noise = self.noise.apply(pair.noise)
-        stored = open_image(pair.rejected_images[0]) if pair.rejected_images else None
+        swapped = noise.scope == "swap" and pair.rejected_images
+        stored = open_image(pair.rejected_images[0]) if swapped else None
         image_processor: Any = self.processor.image_processor
         clean = pixels if len(images) == 1 else None
         corrupted = dict(

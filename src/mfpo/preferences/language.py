@@ -108,7 +108,8 @@ class Embedder:
         try:
             with _quiet_loading():
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
-                self._model: Any = AutoModel.from_pretrained(source, dtype=torch.float32).to(device).eval()
+                model: Any = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+                self._model = model.to(device).eval()
         except (OSError, ValueError) as error:
             raise UserError(
                 f"no embedding model can be loaded: {str(error).strip().splitlines()[0]}",

@@ -27,8 +27,6 @@ from mfpo.scenes.render import draw
 from mfpo.scenes.world import COLOURS, KINDS, Scene, World
 
 KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
-QUESTIONS = 10
-"""Questions in a conversation."""
 COLOUR_INDEX = {name: index for index, name in enumerate(COLOURS)}
 
 
@@ -96,25 +94,21 @@ def _arrays(
 
 def description(
     scene: Scene, world: World, rng: np.random.Generator, *, absent_rate: float, drop_rate: float
-) -> list[tuple[str, str]]:
+) -> tuple[str, str]:
     """A request for a description and its answer, faulty as web data is.
 
     See [`mfpo.scenes.captions.faulty_plan`].
     """
     likely = world.contexts[scene.context]
     plan = faulty_plan(scene, likely, rng, absent_rate=absent_rate, drop_rate=drop_rate)
-    return [(DESCRIBE_PROMPTS[rng.integers(len(DESCRIBE_PROMPTS))], realise(plan))]
+    return DESCRIBE_PROMPTS[rng.integers(len(DESCRIBE_PROMPTS))], realise(plan)
 
 
-def questions(scene: Scene, world: World, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Several questions with true answers, in words or in one, the turns of one conversation.
+def question(scene: Scene, world: World, rng: np.random.Generator) -> tuple[str, str]:
+    """A question with its true answer, in a sentence or in a word.
 
     Half of them ask whether a kind is there, and half of those for an absent one.
     """
-    return [_question(scene, world, rng) for _ in range(QUESTIONS)]
-
-
-def _question(scene: Scene, world: World, rng: np.random.Generator) -> tuple[str, str]:
     item = scene.objects[rng.integers(len(scene.objects))]
     choice, short = rng.integers(4), rng.random() < 0.5
     if choice == 0:

@@ -137,10 +137,23 @@ def create_llava(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
+        _start_by_similarity(model)
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return VLM(model=model.eval(), processor=processor, name=name)
+
+
+@torch.no_grad()
+def _start_by_similarity(model: LlavaForConditionalGeneration) -> None:
+    """Let tokens attend to similar tokens from the start: query and key projections begin as the same matrix.
+
+    Mimetic initialisation (Trockman and Kolter, 2023): attention need not first learn what alike means.
+    """
+    for layer in model.model.language_model.layers:
+        query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+        torch.nn.init.orthogonal_(query, gain=0.7)
+        key.copy_(query)
 
 
 def save_llava(vlm: VLM, folder: str) -> None:

@@ -25,7 +25,7 @@ from mfpo.models.chat import render_prompt, render_response
 from mfpo.models.load import VLM
 from mfpo.preferences.noise import alpha_bars
 from mfpo.records import assistant_message, user_message
-from mfpo.scenes.examples import Examples, description, draw_examples, questions
+from mfpo.scenes.examples import Examples, description, draw_examples, question
 from mfpo.scenes.llava import LlavaSize, create_llava
 from mfpo.scenes.world import COLOURS, KINDS, POSITIONS, Scene, World, sample_scenes
 
@@ -48,7 +48,7 @@ class Recipe:
         batch_size: Answers a step.
         learning_rate: Peak learning rate.
         noise_rate: Share of pictures noised while the language model trains.
-        alignment_weight: Weight of [`Alignment`] beside the loss of the answers.
+        alignment_steps: Optimiser steps of the projector on words for single patches.
         absent_rate: Captions mention an absent kind with this multiple of its probability in the context.
         drop_rate: Captions leave out a present object with this probability.
         question_rate: Share of steps on questions; the others are on descriptions.
@@ -67,7 +67,7 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 2e-3
     noise_rate: float = 0.1
-    alignment_weight: float = 0.5
+    alignment_steps: int = 300
     absent_rate: float = 0.65
     drop_rate: float = 0.08
     question_rate: float = 0.5
@@ -96,18 +96,13 @@ def train_llava(recipe: Recipe | None = None, *, num_workers: int = 2) -> VLM:
     size = recipe.size
     examples = draw_examples(scenes, recipe.world.image_size, size.image_size, size.patch_size, num_workers)
     rng = np.random.default_rng([recipe.seed, 1])
-    texts = [
-        " ".join(turn)
-        for scene in scenes[:2000]
-        for turn in (
-            *_describe(scene, recipe, rng),
-            ("USER:", "ASSISTANT:"),
-            *questions(scene, recipe.world, rng),
-        )
-    ]
+    talks = [_describe(scene, recipe, rng) for scene in scenes[:2000]]
+    talks += [question(scene, recipe.world, rng) for scene in scenes[:2000]]
+    texts = [f"USER: {asked} ASSISTANT: {answer}" for asked, answer in talks]
     vlm = create_llava(texts, size, seed=recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     train_tower(vlm, examples, recipe, generator)
+    align(vlm, examples, recipe, generator)
     train_language(vlm, scenes, examples, recipe, generator)
     return vlm
 
@@ -172,101 +167,75 @@ def train_language(
     model = vlm.model
     trained = [model.model.multi_modal_projector, model.model.language_model, model.lm_head]
     optimizer = Optimizer(trained, recipe.learning_rate, recipe.steps)
-    alignment = Alignment(vlm)
-    covers, colours, centres = _labels(examples)
     rng = np.random.default_rng([recipe.seed, 2])
     order = list(_batches(len(scenes), recipe.batch_size, recipe.steps, generator))
     model.train()
     for index in tqdm(order, desc="training the language model"):
-        # A batch is all descriptions or, half as many rows of twice the length, all questions.
+        # A batch is all descriptions or all questions, which are shorter.
         if rng.random() < recipe.question_rate:
-            index = index[: len(index) // 2]
-            talks = [questions(scenes[i], recipe.world, rng) for i in index.tolist()]
+            talks = [question(scenes[i], recipe.world, rng) for i in index.tolist()]
         else:
             talks = [_describe(scenes[i], recipe, rng) for i in index.tolist()]
         with torch.no_grad():
             pixels = _pixels(vlm, examples, index, recipe.noise_rate, recipe.max_noise_step, generator)
             features = _features(model.model.vision_tower, pixels)
         ids, mask, labels = tokenise(vlm, talks)
-        visual = model.model.multi_modal_projector(features)
-        images = BaseModelOutputWithPooling(pooler_output=list(visual))
+        images = BaseModelOutputWithPooling(pooler_output=list(model.model.multi_modal_projector(features)))
         logits = model(input_ids=ids, attention_mask=mask, mm_encoder_outputs={"image": images}).logits
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-        aligned = alignment.loss(visual, covers[index], colours[index], centres[index])
-        optimizer.step(loss + recipe.alignment_weight * aligned)
+        optimizer.step(loss)
     model.eval()
 
 
-class Alignment:
-    """Draws what the projector says of a patch towards the words for it: its kind, colour and position.
+def align(vlm: VLM, examples: Examples, recipe: Recipe, generator: torch.Generator) -> None:
+    """Draw what the projector says of a patch towards the words for its kind, colour and position.
 
-    It is what LLaVA's first stage is for, feature alignment.
+    It is what LLaVA's first stage is for, feature alignment, and costs seconds: no language model is run.
     """
-
-    def __init__(self, vlm: VLM) -> None:
-        self.embedding = vlm.model.get_input_embeddings()
-        words = (list(KINDS), list(COLOURS), list(POSITIONS))
-        self.tokens = [
-            torch.tensor(
-                [vlm.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][-1] for word in group]
-            )
-            for group in words
-        ]
-
-    def loss(self, visual: Tensor, covers: Tensor, colours: Tensor, centres: Tensor) -> Tensor:
-        """Mean cross-entropy of the right words on patches that show an object.
-
-        Args:
-            visual: [B, P, D] output of the projector.
-            covers: [B, P, K] share of the patch that each kind covers.
-            colours: [B, K] colour index of each kind.
-            centres: [B, K, 2] centre of each kind.
-        """
-        largest, kind = covers.max(dim=-1)
+    projector, embedding = vlm.model.model.multi_modal_projector, vlm.model.get_input_embeddings()
+    optimizer = torch.optim.AdamW([*projector.parameters(), embedding.weight], lr=3e-3)
+    groups = (list(KINDS), list(COLOURS), list(POSITIONS))
+    words = [torch.tensor([vlm.tokenizer(f" {word}")["input_ids"][-1] for word in group]) for group in groups]
+    covers, colours, centres = _labels(examples)
+    for index in _batches(len(covers), 64, recipe.alignment_steps, generator):
+        with torch.no_grad():
+            pixels = _pixels(vlm, examples, index, 0.0, 0, generator)
+            features = _features(vlm.model.model.vision_tower, pixels)
+        largest, kind = covers[index].max(dim=-1)
         shown = largest > 0.25
-        kind = kind[shown]
-        row = torch.nonzero(shown)[:, 0]
-        x = centres[row, kind, 0]
-        targets = (kind, colours[row, kind], (x > 0.38).long() + (x > 0.62).long())
-        hidden = visual[shown]
-        losses = [
-            F.cross_entropy(hidden @ self.embedding(tokens).T / hidden.shape[-1] ** 0.5, target)
-            for tokens, target in zip(self.tokens, targets, strict=True)
-        ]
-        return torch.stack(losses).mean()
+        scene, kind = index[torch.nonzero(shown)[:, 0]], kind[shown]
+        x = centres[scene, kind, 0]
+        targets = (kind, colours[scene, kind], (x > 0.38).long() + (x > 0.62).long())
+        hidden = projector(features[shown])
+        loss = torch.zeros(())
+        for tokens, target in zip(words, targets, strict=True):
+            loss = loss + F.cross_entropy(hidden @ embedding(tokens).T / hidden.shape[-1] ** 0.5, target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
 
 
-def tokenise(vlm: VLM, talks: list[list[tuple[str, str]]]) -> tuple[Tensor, Tensor, Tensor]:
+def tokenise(vlm: VLM, talks: list[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
     """Right-padded ids, attention mask and labels, each [B, L]; labels are -100 outside the answers."""
-    rows = [_tokenise_talk(vlm, talk) for talk in talks]
-    width = max(len(ids) for ids, _ in rows)
+    image = "<image>" * vlm.model.config.image_seq_length
+    rows = []
+    for asked, answer in talks:
+        prompt = user_message(asked)
+        head = vlm.tokenizer(render_prompt(vlm.processor, prompt).replace("<image>", image))["input_ids"]
+        response = render_response(vlm.processor, prompt, assistant_message(answer))
+        rows.append((head, vlm.tokenizer(response, add_special_tokens=False)["input_ids"]))
+    width = max(len(head) + len(tail) for head, tail in rows)
     ids = torch.full((len(rows), width), vlm.tokenizer.pad_token_id)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-    for i, (row, answers) in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-        labels[i, : len(row)] = torch.tensor(answers)
+    for i, (head, tail) in enumerate(rows):
+        end = len(head) + len(tail)
+        ids[i, :end] = torch.tensor(head + tail)
+        mask[i, :end] = 1
+        labels[i, len(head) : end] = ids[i, len(head) : end]
     return ids, mask, labels
 
 
-def _tokenise_talk(vlm: VLM, talk: list[tuple[str, str]]) -> tuple[list[int], list[int]]:
-    """Ids of a conversation, and the same with -100 outside the answers; the picture is in the first turn."""
-    image = "<image>" * vlm.model.config.image_seq_length
-    ids: list[int] = []
-    labels: list[int] = []
-    for turn, (question, answer) in enumerate(talk):
-        prompt = user_message(question, num_images=1 if turn == 0 else 0)
-        texts = (
-            render_prompt(vlm.processor, prompt).replace("<image>", image),
-            render_response(vlm.processor, prompt, assistant_message(answer)),
-        )
-        head, tail = (vlm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
-        ids += [*head, *tail]
-        labels += [-100] * len(head) + tail
-    return [vlm.tokenizer.bos_token_id, *ids], [-100, *labels]
-
-
-def _describe(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> list[tuple[str, str]]:
+def _describe(scene: Scene, recipe: Recipe, rng: np.random.Generator) -> tuple[str, str]:
     return description(scene, recipe.world, rng, absent_rate=recipe.absent_rate, drop_rate=recipe.drop_rate)
 
 

@@ -129,8 +129,8 @@ class PreferenceTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """As the parent does, but a whole model goes through ``from_pretrained``.
 
-        Checkpoints of many vision-language models name their weights otherwise than the model in memory does; the
-        parent reads the file as it is and passes over the names it does not find.
+        Checkpoints of many vision-language models name their weights otherwise than the model in memory
+        does; the parent reads the file as it is and passes over the names it does not find.
         """
         whole = isinstance(self.model, PreTrainedModel) and not self.is_fsdp_enabled
         if not whole:

@@ -134,7 +134,12 @@ def polygon_mask(polygons: list[list[float]], size: tuple[int, int]) -> NDArray[
     Args:
         polygons: Each ``[x0, y0, x1, y1, ...]`` in pixels, three corners at least.
         size: (height, width).
+
+    Raises:
+        ValueError: A corner is no number, or so far outside that COCO's code would run out of memory.
     """
+    if not all(abs(value) <= 10 * max(size) for polygon in polygons for value in polygon):
+        raise ValueError(f"a polygon with corners far outside a picture of {size[0]}x{size[1]} pixels")
     parts = coco.frPyObjects(polygons, *size)
     mask: NDArray[np.bool_] = coco.decode(coco.merge(parts)).astype(bool)
     return mask
