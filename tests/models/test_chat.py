@@ -37,7 +37,12 @@ def test_plain_string_contents_and_null_keys_of_parquet(processor):
 
 @pytest.mark.parametrize(
     ("ending", "expected"),
-    [("<|end|>\n", " Yes.</s>"), ("</s>\n", " Yes.</s>"), ("", " Yes.</s>")],
+    [
+        ("<|end|>\n", " Yes.</s>"),
+        ("</s>\n", " Yes.</s>"),
+        ("", " Yes.</s>"),
+        (" ", " Yes.</s>"),  # LLaVA-1.5 puts a space between turns
+    ],
 )
 def test_whatever_the_template_puts_after_the_answer(tiny_llava, ending, expected):
     """An end marker that is not EOS stays; what follows EOS does not; a missing EOS is added."""

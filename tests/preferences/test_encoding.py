@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,8 +9,9 @@ from mfpo.errors import RowError
 from mfpo.models.load import load_processor
 from mfpo.models.logprobs import IGNORE
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, collate
+from mfpo.preferences.regions.masks import encode_rle
 from mfpo.preferences.rejected import rejected_inputs
-from mfpo.records import ImageSource, Noise, assistant_message, user_message
+from mfpo.records import ImageSource, Noise, Region, assistant_message, user_message
 from preference_rows import make_pair, make_pairs, png
 
 IMAGE_TOKENS = 16
@@ -130,3 +132,13 @@ def test_rows_are_kept_within_the_budget(processor):
         rows[1].rejected_image.tensors["pixel_values"], rows[1].rejected_image.tensors["pixel_values"]
     )
     assert rows.ids == [pair.id for pair in pairs]
+
+
+@pytest.mark.parametrize("size", [(20, 20), (41, 40)])
+def test_region_of_another_picture_costs_the_row_and_not_the_run(processor, size):
+    mask = np.zeros(size, dtype=bool)
+    mask[2:9, 3:8] = True
+    region = Region("mug", (3.0, 2.0, 8.0, 9.0), 1.0, encode_rle(mask), size)
+    with pytest.raises(RowError) as error:
+        RowEncoder(processor).encode(make_pair(0, regions=(region,)))
+    assert error.value.reason == "bad-region"

@@ -16,6 +16,9 @@ from mfpo.difficulty.scores import ReferenceScores
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.records import ImageSource
+from mfpo.training.arguments import last_whole_checkpoint
+from mfpo.training.config import TrainConfig
+from mfpo.training.train import run as train_command
 from mfpo.training.train import train
 from mfpo.training.trainer import PreferenceTrainer
 from preference_rows import make_pair, make_pairs
@@ -238,7 +241,7 @@ def test_dry_run_prints_the_checks(config_in, vlm, capsys):
         is None
     )
     out = capsys.readouterr().out
-    assert "6 turns of 6 rows" in out and "q_proj" in out and "step-0 loss 2.07944" in out
+    assert "6 turns of 6 rows" in out and "q_proj" in out and "step-0 loss must be 2.07944" in out
     assert "16 image tokens" in out and "</s>" in out
     assert same(
         before, {k.replace(".base_layer", ""): v for k, v in state(vlm.model).items() if "lora_" not in k}
@@ -319,6 +322,9 @@ import sys
 from preference_rows import make_pairs
 from mfpo.models.load import load_vlm
 from mfpo.training.config import TrainConfig
+from mfpo.training.arguments import last_whole_checkpoint
+from mfpo.training.config import TrainConfig
+from mfpo.training.train import run as train_command
 from mfpo.training.train import train
 
 vlm = load_vlm(sys.argv[1], device="cpu", dtype="float32")
@@ -328,3 +334,23 @@ config = TrainConfig(
 )
 train(vlm, make_pairs(8), config)
 """
+
+
+def test_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
+    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_step": 10}'), (15, '{"glob'), (20, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_whole_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("num_train_epochs", 0), ("per_device_train_batch_size", 0), ("lora_r", 0), ("max_steps", 0)],
+)
+def test_numbers_out_of_range_are_told_before_anything_is_loaded(setting, value):
+    config = TrainConfig(dataset="d", model_name_or_path="m", output_dir="o", **{setting: value})
+    with pytest.raises(UserError, match=setting):
+        train_command(config)

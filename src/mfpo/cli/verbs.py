@@ -142,7 +142,7 @@ _TABLE = (
         "experiment",
         "mfpo.experiments.config:ExperimentConfig",
         "mfpo.experiments.run:run",
-        "make a table or figure of the paper",
+        "repeat an experiment on the scene world",
         "results",
     ),
 )

@@ -27,6 +27,12 @@ class RankConfig:
     """Diffusion step in place of the rows' own."""
     noise_schedule: Schedule | None = None
     """Noise schedule in place of the rows' own."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the Hub."""
+    attn_implementation: str | None = None
+    """Attention kernel: sdpa, eager or flash_attention_2; the model's choice when not given."""
+    trust_remote_code: bool = False
+    """Run code that comes with the checkpoint."""
     max_length: int | None = 2048
     """Tokens of image, prompt and response; responses are cut to fit. Give what `train` will be given."""
     per_device_batch_size: int = 16

@@ -44,11 +44,20 @@ def run(config: RankConfig) -> RankResult:
     for name in ("dataset", "model_name_or_path"):
         if not getattr(config, name):
             raise UserError("a required setting is missing", where=f"--{name}")
+    if config.per_device_batch_size < 1:
+        raise UserError("must be at least 1", where=f"--per_device_batch_size {config.per_device_batch_size}")
     open_dataset(config.dataset)  # a mistake here must not cost the loading of a model
     device = default_device()
     precision = choose_precision(config.precision)
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    vlm = load_vlm(config.model_name_or_path, dtype=dtype, device=device)
+    vlm = load_vlm(
+        config.model_name_or_path,
+        dtype=dtype,
+        device=device,
+        revision=config.revision,
+        attn_implementation=config.attn_implementation,
+        trust_remote_code=config.trust_remote_code,
+    )
     return rank(vlm, config, precision)
 
 

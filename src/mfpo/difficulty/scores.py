@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mfpo.data.files import atomic_path
+from mfpo.data.fingerprint import code_digest, library_versions
 from mfpo.difficulty.config import ESTIMATORS, Precision
 from mfpo.difficulty.entropy import paper_entropy, token_mean_entropy
 from mfpo.difficulty.stages import levels
@@ -32,6 +33,19 @@ from mfpo.records import PreferencePair
 
 if TYPE_CHECKING:
     from mfpo.preferences.encoding import RowEncoder
+
+CODE = (
+    "difficulty/entropy.py",
+    "difficulty/scores.py",
+    "models",
+    "preferences/encoding.py",
+    "preferences/erase.py",
+    "preferences/noise.py",
+    "preferences/rejected.py",
+)
+"""Source that scores depend on."""
+UNRELATED = frozenset({"_name_or_path", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id"})
+"""Entries of a model's configuration that change no score; a trainer sets some of them."""
 
 
 @dataclass
@@ -181,23 +195,41 @@ def fingerprint(
 ) -> str:
     """Sixteen hex digits that change with anything the scores depend on.
 
-    That is every weight of the model, the processor's template, tokens and image settings, the length limit,
-    the precision, and each row with the noise it gets; not the order of the rows.
+    That is every weight of the model and its configuration, the processor's template, tokens and image
+    settings, the length limit, the precision, each row with the noise it gets, the code and the libraries;
+    not the order of the rows.
     """
     processor: Any = encoder.processor
+    config: Any = model.config
     settings = {
+        "code": code_digest(CODE),
+        "libraries": library_versions(),
+        "config": _without(config.to_dict(), UNRELATED),
+        "attention": getattr(config, "_attn_implementation", None),
         "template": getattr(processor, "chat_template", None) or processor.tokenizer.chat_template,
-        "tokenizer": hashlib.sha256(
-            json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode()
-        ).hexdigest(),
+        "tokenizer": _tokenizer_digest(processor.tokenizer),
         "image_processor": processor.image_processor.to_json_string(),
         "max_length": encoder.max_length,
         "precision": precision,
         "rows": sorted(_row_digest(pair, encoder) for pair in rows),
     }
     digest = hashlib.sha256(weights_digest(model))
-    digest.update(json.dumps(settings, sort_keys=True).encode())
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
+
+
+def _without(settings: Any, names: frozenset[str]) -> Any:
+    """Nested settings without the entries of those names."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _without(value, names) for name, value in settings.items() if name not in names}
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 over everything a fast tokenizer does, or over the vocabulary of another one."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def weights_digest(model: nn.Module) -> bytes:

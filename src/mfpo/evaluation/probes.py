@@ -215,6 +215,7 @@ def distortion(
         record: dict[str, Any] = {
             "id": pair.id,
             "rows": 1,
+            "without_region": int(not pair.regions),
             "tokens_chosen": len(row.chosen),
             "tokens_rejected": len(row.rejected),
         }
@@ -230,7 +231,12 @@ def distortion(
         for condition in conditions:
             gap = record[f"{condition.name} chosen"] - record[f"{condition.name} rejected"]
             record |= {f"{condition.name} gap": gap, f"{condition.name} preferred": int(gap > 0)}
-    settings = {"schedule": schedule, "skipped": [skip.to_dict() for skip in skips]}
+    settings = {
+        "schedule": schedule,
+        "skipped": [skip.to_dict() for skip in skips],
+        # Noise on their "region" is noise on the whole picture.
+        "rows_without_region": sum(record.pop("without_region") for record in records),
+    }
     return score_result("distortion", records, _distortion_metrics(conditions), settings)
 
 

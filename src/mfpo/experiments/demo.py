@@ -10,9 +10,10 @@ from rich.console import Console
 
 from mfpo.data.files import write_atomic
 from mfpo.experiments.config import DemoConfig
+from mfpo.experiments.jobs import Job, base_job, run_jobs
 from mfpo.experiments.methods import BASE, METHODS, Budget, learning_rate
 from mfpo.experiments.tables import method_table
-from mfpo.experiments.workbench import Job, Workbench, base_job, record_settings, run_jobs
+from mfpo.experiments.workbench import Workbench, record_settings
 from mfpo.report.report import write_report
 
 QUICK = Budget(num_rows=96, num_epochs=1, num_test=32, num_validation=32)
@@ -38,7 +39,7 @@ def run(config: DemoConfig) -> None:
     bench.build(model)
     bench.rank(model)
     console.rule("[bold]4  training with each method, answers to unseen scenes, probes")
-    jobs, runs = plan(bench, model, config.seeds)
+    jobs, runs = plan(bench, model, bench.probe_rows(), config.seeds)
     run_jobs(jobs)
     record_settings(folder, config)
     console.rule("[bold]5  what changed")
@@ -52,15 +53,20 @@ def run(config: DemoConfig) -> None:
         dataset=bench.dataset,
         model_name_or_path=str(model),
         notes=[f"{method.name}: {method.text}." for method in METHODS],
-        reproduce=[f"mfpo demo --output_dir {config.output_dir} --seed {config.seed} --seeds {config.seeds}"],
+        reproduce=[
+            f"mfpo demo --output_dir {config.output_dir} --seed {config.seed} --seeds {config.seeds}"
+            + (" --quick" if config.quick else "")
+        ],
     )
     minutes = (time.perf_counter() - started) / 60
     console.print(f"\nreport: [bold]{report}[/bold]   table: {folder / 'table.md'}   ({minutes:.1f} minutes)")
 
 
-def plan(bench: Workbench, model: Path, num_seeds: int) -> tuple[list[Job], dict[str, list[Path]]]:
+def plan(
+    bench: Workbench, model: Path, probe_rows: Path, num_seeds: int
+) -> tuple[list[Job], dict[str, list[Path]]]:
     """All jobs of the demo, and the run folders of each method."""
-    shared: dict[str, Any] = {"num_scenes": bench.budget.num_test, "distortion_rows": bench.dataset}
+    shared: dict[str, Any] = {"num_scenes": bench.budget.num_test, "distortion_rows": probe_rows}
     jobs = [base_job(model, bench.folder / "runs" / BASE, **shared)]
     runs = {BASE: [jobs[0].output_dir]}
     for method in METHODS:

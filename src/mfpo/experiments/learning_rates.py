@@ -16,8 +16,9 @@ from mfpo.data.files import write_atomic, write_json
 from mfpo.evaluation.results import ScoreResult
 from mfpo.experiments.config import ExperimentConfig
 from mfpo.experiments.demo import QUICK
+from mfpo.experiments.jobs import Job, base_job, run_jobs
 from mfpo.experiments.methods import BASE, METHODS, Budget
-from mfpo.experiments.workbench import Job, Workbench, base_job, run_jobs
+from mfpo.experiments.workbench import Workbench
 
 GRID = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 CRITERION = "F1"

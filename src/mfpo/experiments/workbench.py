@@ -6,27 +6,22 @@ Every step goes through the function behind the verb of the same name, so what r
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from tqdm.auto import tqdm
 
 from mfpo import __version__
 from mfpo.data.files import save_config, write_json
-from mfpo.data.folder import read_manifest
+from mfpo.data.fingerprint import code_digest
 from mfpo.errors import UserError
-from mfpo.experiments.methods import BASE, Budget, Method
+from mfpo.experiments.methods import Budget, Method, tuned
 from mfpo.preferences.config import BuildConfig
+from mfpo.scenes.config import ScenesConfig
 from mfpo.training.config import TrainConfig
 
 BATCH_SIZE = 128
+PROBE_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +45,8 @@ class Workbench:
     console: Console = field(default_factory=Console)
 
     @property
-    def rows(self) -> Path:
-        """Text preferences about scenes."""
-        return self.folder / "scenes"
-
-    @property
     def dataset(self) -> Path:
-        """The same with image preferences."""
+        """The preference rows with their image preferences."""
         return self.folder / "dataset"
 
     def llava(self) -> Path:
@@ -79,7 +69,14 @@ class Workbench:
 
     def _claim(self, recipe: str) -> None:
         """Mark the folder with what its results depend on, so that results of two settings never mix."""
-        mark = {"mfpo": __version__, "scene_llava": recipe, "seed": self.seed, **asdict(self.budget)}
+        mark = {
+            "mfpo": __version__,
+            "code": code_digest(),
+            "scene_llava": recipe,
+            "seed": self.seed,
+            "tuned": tuned(),
+            **asdict(self.budget),
+        }
         path = self.folder / "experiment.json"
         if path.is_file() and json.loads(path.read_text()) != mark:
             raise UserError(
@@ -91,34 +88,48 @@ class Workbench:
 
     def build(self, model: Path) -> Path:
         """The dataset: sampled answers and their corrections, then keywords, regions and noise."""
+        self.console.rule("[bold]2  preference rows: keywords, regions, noise")
+        rows = ScenesConfig(
+            num_samples=self.budget.num_rows,
+            output_dir=str(self.folder / "scenes"),
+            model_name_or_path=None if self.quick else str(model),
+            seed=self.seed,
+            swap_images=True,
+            overwrite=True,
+        )
+        return self._build(rows, self.dataset)
+
+    def probe_rows(self) -> Path:
+        """Rows about validation scenes, from templates, for the distortion probe."""
+        rows = ScenesConfig(
+            num_samples=PROBE_ROWS,
+            output_dir=str(self.folder / "probe_scenes"),
+            split="validation",
+            seed=self.seed,
+            overwrite=True,
+        )
+        return self._build(rows, self.folder / "probe_dataset")
+
+    def _build(self, rows: ScenesConfig, dataset: Path) -> Path:
+        """Text preferences about scenes unless they are there, then the dataset with image preferences."""
         from mfpo.preferences.build import run as build
         from mfpo.scenes.command import ANNOTATIONS
         from mfpo.scenes.command import run as scenes
-        from mfpo.scenes.config import ScenesConfig
 
-        self.console.rule("[bold]2  preference rows: keywords, regions, noise")
-        if read_manifest(self.rows) is None or not (self.rows / ANNOTATIONS).is_file():
-            scenes(
-                ScenesConfig(
-                    num_samples=self.budget.num_rows,
-                    output_dir=str(self.rows),
-                    model_name_or_path=None if self.quick else str(model),
-                    seed=self.seed,
-                    swap_images=True,
-                    overwrite=True,
-                )
-            )
+        annotations = Path(str(rows.output_dir)) / ANNOTATIONS
+        if not annotations.is_file():
+            scenes(rows)
         build(
             BuildConfig(
-                dataset=str(self.rows),
-                annotations=str(self.rows / ANNOTATIONS),
-                output_dir=str(self.dataset),
+                dataset=str(rows.output_dir),
+                annotations=str(annotations),
+                output_dir=str(dataset),
                 noise_step=self.budget.noise_step,
                 noise_schedule=self.budget.noise_schedule,
                 seed=self.seed,
             )
         )
-        return self.dataset
+        return dataset
 
     def rank(self, model: Path) -> None:
         """Reference log-probabilities and difficulty, once for all methods with the rows' own noise."""
@@ -146,120 +157,6 @@ class Workbench:
             logging_steps=5,
             seed=seed,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One training with its evaluation, or the evaluation of a model that is there.
-
-    Attributes:
-        name: Name in messages.
-        output_dir: Its run folder.
-        training: Settings of the training; None to evaluate ``model`` as it is.
-        model: Checkpoint to evaluate when nothing is trained.
-        split: Scenes that are scored.
-        num_scenes: How many.
-        distortion_rows: Dataset on which the distortion probe runs; None for no probe.
-        num_threads: Threads of the process.
-    """
-
-    name: str
-    output_dir: Path
-    training: TrainConfig | None = None
-    model: Path | None = None
-    split: str = "test"
-    num_scenes: int = 1000
-    distortion_rows: Path | None = None
-    num_threads: int = 1
-
-
-def run_jobs(jobs: Sequence[Job], *, num_workers: int | None = None) -> None:
-    """Run jobs side by side, one thread each: small models gain nothing from a second thread.
-
-    A job whose results are all there costs nothing, so an interrupted experiment goes on where it was.
-
-    Args:
-        jobs: What to do.
-        num_workers: Processes; one for each core when None.
-    """
-    waiting = [job for job in jobs if not _finished(job)]
-    if not waiting:
-        return
-    workers = min(num_workers or os.cpu_count() or 1, len(waiting))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        futures = {pool.submit(run_job, job): job for job in waiting}
-        for done in tqdm(
-            as_completed(futures), total=len(futures), desc="training and evaluating", unit="run"
-        ):
-            done.result()
-
-
-def _quiet() -> None:
-    """Let a worker process leave the terminal to the one that started it."""
-    os.environ["TQDM_DISABLE"] = "1"
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open for the life of the process
-
-
-def run_job(job: Job) -> None:
-    """Train, answer, score and probe."""
-    import torch
-    from transformers.utils import logging
-
-    from mfpo.evaluation.config import EvalConfig, ProbeConfig
-    from mfpo.evaluation.probes import run as probe
-    from mfpo.evaluation.score import evaluate
-    from mfpo.training.train import run as train
-
-    torch.set_num_threads(job.num_threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    model = str(job.model)
-    if job.training is not None:
-        model = job.training.output_dir
-        if not (job.output_dir / "model.safetensors").is_file():
-            train(replace(job.training, trainer={"disable_tqdm": True, **job.training.trainer}))
-    else:
-        job.output_dir.mkdir(parents=True, exist_ok=True)
-    common: dict[str, Any] = {
-        "model_name_or_path": model,
-        "output_dir": str(job.output_dir),
-        "batch_size": BATCH_SIZE,
-    }
-    samples: dict[str, Any] = {"split": job.split, "num_samples": job.num_scenes}
-    todo: Iterable[tuple[str, Callable[[], object]]] = (
-        ("scenes", lambda: evaluate(EvalConfig(benchmark="scenes", **common, **samples))),
-        ("grounding", lambda: probe(ProbeConfig(probe="grounding", **common, **samples))),
-        (
-            "distortion",
-            lambda: probe(
-                ProbeConfig(
-                    probe="distortion",
-                    dataset=str(job.distortion_rows),
-                    num_samples=200,
-                    noise_scopes=("region", "black"),
-                    noise_steps=(500, 700, 900),
-                    **common,
-                )
-            ),
-        ),
-    )
-    for name, work in todo:
-        if name in _scores(job) and not (job.output_dir / "scores" / f"{name}.json").is_file():
-            work()
-
-
-def base_job(model: Path, output_dir: Path, **settings: Any) -> Job:
-    """Evaluation of the model that every method starts from."""
-    return Job(BASE, output_dir, model=model, **settings)
-
-
-def _scores(job: Job) -> tuple[str, ...]:
-    return ("scenes", "grounding") if job.distortion_rows is None else ("scenes", "grounding", "distortion")
-
-
-def _finished(job: Job) -> bool:
-    trained = job.training is None or (job.output_dir / "model.safetensors").is_file()
-    return trained and all((job.output_dir / "scores" / f"{name}.json").is_file() for name in _scores(job))
 
 
 def record_settings(folder: Path, settings: object) -> None:

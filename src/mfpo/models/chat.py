@@ -39,10 +39,11 @@ def render_response(processor: ProcessorMixin, prompt: Messages, response: Messa
     head = render_prompt(processor, prompt)
     whole = _apply(processor, [*prompt, *response], add_generation_prompt=False)
     text = whole[len(head) :] if whole.startswith(head) else text_of(response)
-    eos = processor.tokenizer.eos_token
-    if eos in text:
+    eos: str = processor.tokenizer.eos_token or ""
+    if eos and eos in text:
         return text[: text.index(eos) + len(eos)]
-    return text.rstrip("\n") + eos
+    # Some templates put white space between turns; the answer's end follows the answer itself.
+    return text.rstrip() + eos
 
 
 def _apply(processor: ProcessorMixin, messages: Messages, *, add_generation_prompt: bool) -> str:

@@ -139,7 +139,10 @@ def load_vlm(
     if base is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, model_name_or_path)
+        try:
+            model = PeftModel.from_pretrained(model, model_name_or_path)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise _not_loadable(model_name_or_path, error) from error
     processor = load_processor(model_name_or_path, revision=revision, trust_remote_code=trust_remote_code)
     model = model.to(target).eval()
     return VLM(model=model, processor=processor, name=model_name_or_path)
@@ -150,7 +153,14 @@ def adapter_base(model_name_or_path: str) -> str | None:
     config = Path(model_name_or_path) / "adapter_config.json"
     if not config.is_file():
         return None
-    return json.loads(config.read_text())["base_model_name_or_path"]
+    try:
+        return json.loads(config.read_text())["base_model_name_or_path"]
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"the adapter does not say which model it belongs to: {error!r}",
+            where=str(config),
+            fix="save the adapter again; its adapter_config.json needs base_model_name_or_path",
+        ) from None
 
 
 def _not_loadable(name: str, error: Exception) -> UserError:

@@ -188,9 +188,11 @@ class RowEncoder:
         stored = open_image(pair.rejected_images[0]) if swapped else None
         image_processor: Any = self.processor.image_processor
         clean = pixels if len(images) == 1 else None
-        corrupted = dict(
-            rejected_inputs(image_processor, images[0], pair.regions, noise, stored, clean=clean).inputs
-        )
+        try:
+            made = rejected_inputs(image_processor, images[0], pair.regions, noise, stored, clean=clean)
+        except ValueError as error:
+            raise RowError("bad-region", str(error)) from None
+        corrupted = dict(made.inputs)
         if len(images) > 1:
             corrupted = batch_images(
                 [corrupted, image_processor(images=list(images[1:]), return_tensors="pt")]

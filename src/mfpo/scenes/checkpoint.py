@@ -8,7 +8,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mfpo.models.load import VLM, load_vlm
+from mfpo.data.files import write_json
+from mfpo.data.folder import check_writable
+from mfpo.errors import UserError
 from mfpo.scenes.llava import save_llava
 from mfpo.scenes.training import Recipe, train_llava
 
@@ -34,26 +36,44 @@ def cached_llava(recipe: Recipe, cache_dir: str | Path | None = None, *, num_wor
     return folder
 
 
-def ensure_llava(recipe: Recipe, folder: Path, *, num_workers: int = 2) -> bool:
+def ensure_llava(recipe: Recipe, folder: Path, *, num_workers: int = 2, overwrite: bool = False) -> bool:
     """Make sure the folder holds the LLaVA of this recipe.
 
     The checkpoint is written beside the folder and moved into place when complete, so an interrupted run
     leaves none.
 
+    Args:
+        recipe: What to train.
+        folder: The checkpoint folder.
+        num_workers: Processes that draw scenes.
+        overwrite: Whether a scene model of another recipe in the folder may be replaced.
+
     Returns:
         True if it was trained now, False if the folder held it already.
+
+    Raises:
+        UserError: The folder holds something else, or cannot be written.
     """
     if recipe_of(folder) == recipe.fingerprint():
         return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and any(folder.iterdir()) and not (overwrite and recipe_of(folder) is not None):
+        raise UserError(
+            "the folder holds something else than the scene model of these settings",
+            where=str(folder),
+            fix="choose another folder; --overwrite replaces an older scene model, and nothing else",
+        )
+    check_writable(folder.parent)
     vlm = train_llava(recipe, num_workers=num_workers)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".training-") as scratch:
-        save_llava(vlm, scratch)
-        (Path(scratch) / RECIPE_FILE).write_text(json.dumps({"fingerprint": recipe.fingerprint()}))
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".training-"))
+    try:
+        save_llava(vlm, str(scratch))
+        write_json(scratch / RECIPE_FILE, {"fingerprint": recipe.fingerprint()})
+        scratch.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
-        shutil.copytree(scratch, folder.with_name(f"{folder.name}.new"))
-        folder.with_name(f"{folder.name}.new").replace(folder)
+        scratch.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return True
 
 
@@ -63,8 +83,3 @@ def recipe_of(folder: Path) -> str | None:
         return json.loads((folder / RECIPE_FILE).read_text())["fingerprint"]
     except (OSError, ValueError, KeyError):
         return None
-
-
-def load_scene_llava(recipe: Recipe, cache_dir: str | Path | None = None) -> VLM:
-    """Load the LLaVA of a recipe, training it first if needed."""
-    return load_vlm(str(cached_llava(recipe, cache_dir)), device="cpu")

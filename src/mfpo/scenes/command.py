@@ -10,7 +10,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from mfpo.data.files import save_config, write_jsonl
-from mfpo.data.folder import DatasetWriter, check_writable
+from mfpo.data.folder import DatasetWriter
 from mfpo.models.load import load_vlm
 from mfpo.preferences.regions.masks import box_of, encode_rle
 from mfpo.scenes.checkpoint import ensure_llava
@@ -30,9 +30,11 @@ def run(config: ScenesConfig) -> None:
     console = Console()
     model = config.model_name_or_path
     if config.train_model is not None:
-        check_writable(Path(config.train_model).parent)
         trained = ensure_llava(
-            Recipe(seed=config.seed), Path(config.train_model), num_workers=config.num_workers
+            Recipe(seed=config.seed),
+            Path(config.train_model),
+            num_workers=config.num_workers,
+            overwrite=config.overwrite,
         )
         console.print(f"{'trained' if trained else 'found'} the small LLaVA in {config.train_model}")
         model = model or config.train_model

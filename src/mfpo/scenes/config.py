@@ -22,7 +22,7 @@ class ScenesConfig:
     """Vision-language model whose sampled answers become the rejected ones; templates if not given."""
 
     train_model: str | None = None
-    """Train the small LLaVA and save it in this folder, instead of writing rows."""
+    """Train the small LLaVA and save it in this folder; with --output_dir, rows are then sampled from it."""
 
     split: Literal["train", "validation", "test"] = "train"
     """Part of the world to draw from; no scene is in two of them."""
@@ -34,13 +34,13 @@ class ScenesConfig:
     """Store with each row its picture with one object swapped, for `--noise_scope swap`."""
 
     overwrite: bool = False
-    """Replace a dataset that is in the folder already."""
+    """Replace the dataset, or the scene model of other settings, that is in the folder already."""
 
     seed: int = 0
     """Seed within the split; the same settings give the same scenes."""
 
     num_workers: int = 2
-    """Processes that draw."""
+    """Processes that draw scenes for --train_model."""
 
     device: str | None = None
     """Device of the model, for example ``cuda:0``; the best one there is if not given."""

@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from mfpo.data.fingerprint import code_digest, library_versions
 from mfpo.models.chat import render_prompt, render_response
 from mfpo.models.load import VLM
 from mfpo.preferences.noise import alpha_bars
@@ -28,6 +28,20 @@ from mfpo.records import assistant_message, user_message
 from mfpo.scenes.examples import Examples, description, draw_examples, question
 from mfpo.scenes.llava import LlavaSize, create_llava
 from mfpo.scenes.world import COLOURS, KINDS, POSITIONS, Scene, World, sample_scenes
+
+CODE = (
+    "scenes/backgrounds.py",
+    "scenes/captions.py",
+    "scenes/examples.py",
+    "scenes/llava.py",
+    "scenes/render.py",
+    "scenes/sprites",
+    "scenes/training.py",
+    "scenes/world.py",
+    "preferences/noise.py",
+    "models/chat.py",
+)
+"""Source that a trained scene model depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +87,9 @@ class Recipe:
     question_rate: float = 0.5
 
     def fingerprint(self) -> str:
-        """Hash over the recipe and the code that carries it out."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
-        for path in sorted(Path(__file__).parent.rglob("*.py")):
-            if path.stem not in ("config", "command", "preferences"):
-                digest.update(path.read_bytes())
-        return digest.hexdigest()[:12]
+        """Hash over the recipe, the code that carries it out and the libraries that code calls."""
+        depends = {"recipe": asdict(self), "code": code_digest(CODE), "libraries": library_versions()}
+        return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def train_llava(recipe: Recipe | None = None, *, num_workers: int = 2) -> VLM:

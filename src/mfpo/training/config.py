@@ -11,6 +11,10 @@ from mfpo.records import Schedule, Scope
 ReferenceKind: TypeAlias = Literal["precomputed", "adapter", "copy"]
 
 
+SKIPPED_FILE = "skipped.jsonl"
+"""Rows that could not be used; the last file that a training writes."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a vision-language model on text and image preference together, from easy rows to hard ones."""
@@ -90,6 +94,12 @@ class TrainConfig:
     """Steps between two lines of metrics."""
     save_steps: int = 0
     """Steps between two checkpoints to resume from; 0 saves the result alone."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the Hub."""
+    attn_implementation: str | None = None
+    """Attention kernel: sdpa, eager or flash_attention_2; the model's choice when not given."""
+    trust_remote_code: bool = False
+    """Run code that comes with the checkpoint."""
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, or `last` for the newest in output_dir; it ends as an uninterrupted run does."""
     seed: int = 0

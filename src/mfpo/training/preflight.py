@@ -65,9 +65,7 @@ def check_rows(rows: EncodedRows, model: PreTrainedModel) -> LengthCheck:
             errors.append(error)
     if not encoded:
         where = "--max_length" if errors[0].reason == "prompt-too-long" else "dataset"
-        raise UserError(
-            f"no row can be used: {errors[0].detail}", where=where, fix="see the first row's reason above"
-        )
+        raise UserError(f"no row can be used, the first because of {errors[0]}", where=where)
     longest = max(encoded, key=lambda row: row.length)
     if positions is not None and longest.length > positions:
         raise UserError(
@@ -139,7 +137,7 @@ def describe(
         f"{len(turns)} turns of {len(turns.rows)} rows; longest of {lengths.rows} rows:"
         f" {lengths.longest} tokens (row {lengths.longest_id}), {lengths.image_tokens} of them for images",
         f"{lengths.cut} responses cut to fit",
-        f"step-0 loss {trainer.loss.at_start:.5f}, as it must be",
+        f"step-0 loss must be {trainer.loss.at_start:.5f}",
     ]
     for part, (trained, total) in parameter_counts(model).items():
         lines.append(f"{part}: {trained:,} of {total:,} parameters trained")

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
-from mfpo.data.folder import open_dataset
+from mfpo.data.folder import check_writable, open_dataset
 from mfpo.difficulty.config import Precision
 from mfpo.difficulty.rank import FOLDER
 from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
@@ -22,14 +22,12 @@ from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
 from mfpo.training.arguments import checkpoint_to_resume, training_arguments
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
-from mfpo.training.config import TrainConfig
+from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.objectives import get_objective
 from mfpo.training.parameters import lora_targets, prepare_model
 from mfpo.training.preflight import check_first_loss, check_rows, describe
 from mfpo.training.reference import make_reference
 from mfpo.training.trainer import Loss, PreferenceTrainer
-
-SKIPPED_FILE = "skipped.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +62,18 @@ def run(config: TrainConfig) -> TrainResult | None:
     for name in ("dataset", "model_name_or_path", "output_dir"):
         if not getattr(config, name):
             raise UserError("a required setting is missing", where=f"--{name}")
+    _check_ranges(config)
     get_objective(config.objective)
+    check_writable(config.output_dir)
     rows = open_dataset(config.dataset)
     half = config.use_lora and wants_bf16(config, default_device())
-    vlm = load_vlm(config.model_name_or_path, dtype=torch.bfloat16 if half else torch.float32)
+    vlm = load_vlm(
+        config.model_name_or_path,
+        dtype=torch.bfloat16 if half else torch.float32,
+        revision=config.revision,
+        attn_implementation=config.attn_implementation,
+        trust_remote_code=config.trust_remote_code,
+    )
     return train(vlm, rows, config, stored_scores=Path(config.dataset) / FOLDER)
 
 
@@ -92,11 +98,12 @@ def train(
     trainer, skips, report = set_up(
         vlm, rows, config, stored_scores=stored_scores, at_start=checkpoint is None
     )
-    if config.dry_run:
+    writes = trainer.args.should_save
+    if writes:
         print(report)
+    if config.dry_run:
         return None
 
-    writes = trainer.args.should_save
     if writes:
         save_config(config, output_dir / "config.yaml")
     started = time.perf_counter()
@@ -182,6 +189,17 @@ def set_up(
     if at_start:
         check_first_loss(trainer, first, precision)
     return trainer, skips, describe(trainer, first, lengths, targets)
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    """What is wrong with the numbers, told before anything is loaded."""
+    for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r"):
+        if getattr(config, name) < 1:
+            raise UserError(f"must be at least 1, not {getattr(config, name)}", where=f"--{name}")
+    if config.max_steps == 0:
+        raise UserError(
+            "there is nothing to train", where="--max_steps 0", fix="give a number above 0, or -1 for epochs"
+        )
 
 
 def wants_bf16(config: TrainConfig, device: torch.device) -> bool:

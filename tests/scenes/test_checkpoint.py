@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mfpo.errors import UserError
+from mfpo.models.load import load_vlm
+from mfpo.scenes.checkpoint import cached_llava, ensure_llava, recipe_of
+from mfpo.scenes.training import Recipe
+
+SHORT = Recipe(num_scenes=64, tower_steps=2, alignment_steps=2, steps=2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cached_llava(SHORT, tmp_path_factory.mktemp("cache"), num_workers=1)
+
+
+def test_cached_model_is_an_ordinary_checkpoint(trained: Path) -> None:
+    vlm = load_vlm(str(trained), device="cpu")
+    assert type(vlm.model).__name__ == "LlavaForConditionalGeneration"
+    assert vlm.model.config.image_seq_length == 36
+    assert vlm.processor.chat_template
+
+
+def test_training_is_deterministic(trained: Path, tmp_path: Path) -> None:
+    again = cached_llava(SHORT, tmp_path, num_workers=1)
+    assert (again / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_second_use_trains_nothing(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "mfpo.scenes.checkpoint.train_llava", lambda *args, **kwargs: pytest.fail("trained again")
+    )
+    assert cached_llava(SHORT, trained.parent) == trained
+    assert ensure_llava(SHORT, trained) is False
+
+
+def test_every_setting_of_the_recipe_counts() -> None:
+    changed = [replace(SHORT, seed=1), replace(SHORT, absent_rate=0.1), replace(SHORT, steps=3)]
+    assert len({recipe.fingerprint() for recipe in (SHORT, *changed)}) == 4
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "thesis.txt"
+    precious.write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="something else"):
+            ensure_llava(SHORT, tmp_path, overwrite=overwrite)
+    assert precious.read_text() == "years of work"
+
+
+def test_an_older_scene_model_is_replaced_on_request(tmp_path: Path, trained: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "scene_recipe.json").write_text(json.dumps({"fingerprint": "old"}))
+    with pytest.raises(UserError, match="--overwrite"):
+        ensure_llava(SHORT, folder)
+    assert ensure_llava(SHORT, folder, num_workers=1, overwrite=True) is True
+    assert recipe_of(folder) == SHORT.fingerprint()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
