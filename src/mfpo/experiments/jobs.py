@@ -57,12 +57,21 @@ def run_jobs(jobs: Sequence[Job], *, num_workers: int | None = None) -> None:
     if not waiting:
         return
     workers = min(num_workers or usable_cores(), len(waiting))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        futures = {pool.submit(run_job, job): job for job in waiting}
-        for done in tqdm(
-            as_completed(futures), total=len(futures), desc="training and evaluating", unit="run"
-        ):
-            done.result()
+    progress = tqdm(total=len(waiting), desc="training and evaluating", unit="run")
+    # tqdm reads this when it is imported, so the workers must start with it; this process has imported it.
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_silence) as pool:
+            for done in as_completed([pool.submit(run_job, job) for job in waiting]):
+                done.result()
+                progress.update()
+    finally:
+        if before is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = before
+        progress.close()
 
 
 def usable_cores() -> int:
@@ -70,9 +79,8 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _quiet() -> None:
+def _silence() -> None:
     """Let a worker process leave the terminal to the one that started it."""
-    os.environ["TQDM_DISABLE"] = "1"
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open for the life of the process
 
 
