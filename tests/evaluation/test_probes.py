@@ -14,7 +14,9 @@ from mfpo.errors import UserError
 from mfpo.evaluation import probes
 from mfpo.evaluation.benchmarks.scenes import edited_scenes
 from mfpo.evaluation.config import ProbeConfig
-from mfpo.evaluation.probes import Distortion, distortion, distortions, grounding
+from mfpo.evaluation.grounding import grounding
+from mfpo.evaluation.pair_scores import PairScorer
+from mfpo.evaluation.probes import Distortion, distortion, distortions
 from mfpo.evaluation.results import ScoreResult
 from mfpo.models.load import VLM, load_vlm
 from mfpo.preferences.regions.masks import box_of, encode_rle
@@ -179,12 +181,12 @@ def test_an_all_seeing_model_passes_the_probe(vlm: VLM, monkeypatch: pytest.Monk
         "removed": {"chosen": -3.0, "rejected": -4.0},
     }
 
-    def flush(scorer: probes._Scorer) -> None:
+    def flush(scorer: PairScorer) -> None:
         for _, record, name in scorer.waiting:
             record |= {f"{name} {answer}": fits[name][answer] for answer in ("chosen", "rejected")}
         scorer.waiting.clear()
 
-    monkeypatch.setattr(probes._Scorer, "flush", flush)
+    monkeypatch.setattr(PairScorer, "flush", flush)
     metrics = grounding(vlm, edited_scenes(3), progress=False).metrics
     assert metrics == {
         "swap_accuracy": 100, "clean_accuracy": 100, "pair_accuracy": 100, "removal_accuracy": 100,

@@ -10,66 +10,31 @@ involved, so a model that has learned to detect noise gains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
 from mfpo.data.images import open_image
 from mfpo.errors import RowError, Skip, UserError
+from mfpo.evaluation.grounding import grounding
+from mfpo.evaluation.pair_scores import PairScorer
 from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Metric
 from mfpo.models.load import VLM, load_vlm
-from mfpo.models.logprobs import score_responses
-from mfpo.models.vision import ImageEncoder, ImageInputs
-from mfpo.preferences.encoding import EncodedRow, RowEncoder, collate
+from mfpo.models.vision import ImageInputs
+from mfpo.preferences.encoding import EncodedRow, RowEncoder
 from mfpo.preferences.rejected import rejected_inputs
-from mfpo.records import ImageSource, Messages, Noise, PreferencePair, Schedule, Scope, assistant_message
+from mfpo.records import Noise, PreferencePair, Schedule, Scope
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from mfpo.data.folder import PreferenceDataset
     from mfpo.evaluation.config import ProbeConfig
 
 NOISY_SCOPES = ("region", "global", "random")
 """Distortions whose strength depends on the diffusion step."""
-
-
-class EditedImage(Protocol):
-    """A picture, two edits of it, and captions: an item of the grounding probe."""
-
-    @property
-    def id(self) -> str:
-        """Unique name."""
-
-    @property
-    def prompt(self) -> Messages:
-        """A request for a description."""
-
-    @property
-    def image(self) -> Image:
-        """The picture."""
-
-    @property
-    def swapped_image(self) -> Image:
-        """The picture with one object replaced by another."""
-
-    @property
-    def removed_image(self) -> Image:
-        """The picture without that object."""
-
-    @property
-    def caption(self) -> str:
-        """True of ``image``."""
-
-    @property
-    def swapped_caption(self) -> str:
-        """True of ``swapped_image``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,35 +55,6 @@ class Distortion:
         if self.scope is None:
             return "clean"
         return self.scope if self.step is None else f"{self.scope}@{self.step}"
-
-
-GROUNDING_METRICS = {
-    "swap_accuracy": Metric(
-        "swap_right", "items", better="higher", text="swapped picture: its own caption is the likelier one"
-    ),
-    "clean_accuracy": Metric(
-        "clean_right", "items", better="higher", text="original picture: its own caption is the likelier one"
-    ),
-    "pair_accuracy": Metric("pair_right", "items", better="higher", text="both of them"),
-    "removal_accuracy": Metric(
-        "removal_right",
-        "items",
-        better="higher",
-        text="the caption is likelier with the picture than without the object",
-    ),
-    "swap_gap": Metric(
-        "swap_gap", "items", scale=1, better="higher", text="log-probability, own caption minus other"
-    ),
-    "clean_gap": Metric(
-        "clean_gap", "items", scale=1, better="higher", text="the same for the original picture"
-    ),
-    "removal_gap": Metric(
-        "removal_gap", "items", scale=1, better="higher", text="log-probability lost by removal"
-    ),
-    "caption_logp": Metric(
-        "caption_logp", "items", scale=1, better="higher", text="log-probability of the caption"
-    ),
-}
 
 
 def run(config: ProbeConfig) -> None:
@@ -202,7 +138,7 @@ def distortion(
     """
     conditions = [Distortion(), *conditions]
     encoder = RowEncoder(vlm.processor, rejected_image=False)
-    scorer = _Scorer(vlm, encoder, max(1, batch_size // 2))
+    scorer = PairScorer(vlm, encoder, max(1, batch_size // 2))
     records: list[dict[str, Any]] = []
     skips: list[Skip] = []
     for pair in tqdm(pairs, desc="distortion probe", unit="row", disable=not progress):
@@ -240,101 +176,6 @@ def distortion(
     return score_result("distortion", records, _distortion_metrics(conditions), settings)
 
 
-def grounding(
-    vlm: VLM,
-    items: Iterable[EditedImage],
-    *,
-    batch_size: int = 32,
-    total: int | None = None,
-    progress: bool = True,
-) -> ScoreResult:
-    """Whether the right caption is preferred on each of two drawings that differ in one object.
-
-    Args:
-        vlm: The model.
-        items: The drawings with their captions, opened one at a time.
-        batch_size: Sequences scored at once.
-        total: Number of items, if known, for the time left.
-        progress: Whether to show a bar.
-
-    Returns:
-        ``swap_accuracy``: on the swapped drawing the swapped caption is likelier than the original one; a
-        model that names what usually stands there fails. ``clean_accuracy``: on the original drawing, the
-        original caption. ``pair_accuracy``: both. ``removal_accuracy``: the caption is likelier on its
-        drawing than on the one from which a mentioned object is removed. Gaps in nats.
-
-    Raises:
-        UserError: There are no items.
-    """
-    encoder = RowEncoder(vlm.processor, rejected_image=False)
-    scorer = _Scorer(vlm, encoder, max(1, batch_size // 2))
-    records: list[dict[str, Any]] = []
-    for item in tqdm(items, desc="grounding probe", total=total, unit="item", disable=not progress):
-        record: dict[str, Any] = {
-            "id": item.id,
-            "items": 1,
-            "caption": item.caption,
-            "swapped_caption": item.swapped_caption,
-        }
-        records.append(record)
-        for name, row in _grounding_rows(vlm, encoder, item):
-            scorer.add(row, record, name)
-    scorer.flush()
-    if not records:
-        raise UserError("no item to probe")
-    for record in records:
-        clean = record["clean chosen"] - record["clean rejected"]
-        swap = record["swapped rejected"] - record["swapped chosen"]
-        removal = record["clean chosen"] - record["removed chosen"]
-        record |= {
-            "caption_logp": record["clean chosen"],
-            "clean_gap": clean,
-            "swap_gap": swap,
-            "removal_gap": removal,
-            "clean_right": int(clean > 0),
-            "swap_right": int(swap > 0),
-            "pair_right": int(clean > 0 and swap > 0),
-            "removal_right": int(removal > 0),
-        }
-    return score_result("grounding", records, GROUNDING_METRICS, {})
-
-
-class _Scorer:
-    """Scores both answers of encoded rows in batches; the sums go into the rows' records.
-
-    A record gets ``"<name> chosen"`` and ``"<name> rejected"``: log pi(y_w | m, x) and log pi(y_l | m, x) in
-    nats.
-    """
-
-    def __init__(self, vlm: VLM, encoder: RowEncoder, rows_at_once: int) -> None:
-        self.model, self.device = vlm.model, vlm.device
-        self.images = ImageEncoder(vlm.model, cache_bytes=0)
-        self.pad_token_id, self.rows_at_once = encoder.pad_token_id, rows_at_once
-        self.waiting: list[tuple[EncodedRow, dict[str, Any], str]] = []
-
-    def add(self, row: EncodedRow, record: dict[str, Any], name: str) -> None:
-        """Let a row wait for its batch."""
-        self.waiting.append((row, record, name))
-        if len(self.waiting) == self.rows_at_once:
-            self.flush()
-
-    @torch.inference_mode()
-    def flush(self) -> None:
-        """Score what waits."""
-        if not self.waiting:
-            return
-        rows = [row for row, _, _ in self.waiting]
-        batch = collate(rows, ("chosen", "rejected"), self.pad_token_id).to(self.device)
-        training = self.model.training
-        self.model.eval()
-        logps = score_responses(self.model, batch, self.images).logps.tolist()
-        self.model.train(training)
-        for position, (_, record, name) in enumerate(self.waiting):
-            record[f"{name} chosen"] = logps[position]
-            record[f"{name} rejected"] = logps[len(rows) + position]
-        self.waiting.clear()
-
-
 def _distort(
     vlm: VLM, pair: PreferencePair, row: EncodedRow, condition: Distortion, schedule: Schedule
 ) -> EncodedRow:
@@ -356,25 +197,6 @@ def _distort(
         vlm.image_processor, image, pair.regions, noise, stored, clean=row.image.tensors
     )
     return replace(row, image=ImageInputs((pair.id, noise), distorted.inputs))
-
-
-def _grounding_rows(vlm: VLM, encoder: RowEncoder, item: EditedImage) -> Iterator[tuple[str, EncodedRow]]:
-    """The item as rows (y_w is the original caption, y_l the swapped one), one per drawing."""
-    png = BytesIO()
-    item.image.save(png, format="PNG", compress_level=1)
-    row = encoder.encode(
-        PreferencePair(
-            id=item.id,
-            images=(ImageSource(path=item.id, data=png.getvalue()),),
-            prompt=item.prompt,
-            chosen=assistant_message(item.caption),
-            rejected=assistant_message(item.swapped_caption),
-        )
-    )
-    yield "clean", row
-    for name, image in (("swapped", item.swapped_image), ("removed", item.removed_image)):
-        tensors = dict(vlm.image_processor(images=[image], return_tensors="pt"))
-        yield name, replace(row, image=ImageInputs((item.id, name), tensors))
 
 
 def _distortion_metrics(conditions: Sequence[Distortion]) -> dict[str, Metric]:
