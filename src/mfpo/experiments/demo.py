@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from mfpo.data.files import write_atomic
+from mfpo.data.files import save_config, write_atomic
 from mfpo.experiments.config import DemoConfig
 from mfpo.experiments.jobs import Job, base_job, run_jobs
 from mfpo.experiments.methods import BASE, METHODS, Budget, learning_rate
 from mfpo.experiments.tables import method_table
-from mfpo.experiments.workbench import Workbench, record_settings
+from mfpo.experiments.workbench import Workbench
 from mfpo.report.report import write_report
 
 QUICK = Budget(num_rows=96, num_epochs=1, num_test=32, num_validation=32)
@@ -41,7 +41,7 @@ def run(config: DemoConfig) -> None:
     console.rule("[bold]4  training with each method, answers to unseen scenes, probes")
     jobs, runs = plan(bench, model, bench.probe_rows(), config.seeds)
     run_jobs(jobs)
-    record_settings(folder, config)
+    save_config(config, folder / "config.yaml")
     console.rule("[bold]5  what changed")
     table = method_table(runs)
     console.print(table.to_rich("the scene world, unseen scenes", width=console.width))

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mfpo import __version__
-from mfpo.data.files import save_config, write_json
+from mfpo.data.files import write_json
 from mfpo.data.fingerprint import code_digest
 from mfpo.errors import UserError
 from mfpo.experiments.methods import Budget, Method, tuned
@@ -61,7 +61,7 @@ class Workbench:
         self.console.rule("[bold]1  the small LLaVA")
         recipe = Recipe(seed=self.seed)
         if self.quick:
-            recipe = replace(recipe, num_scenes=256, tower_steps=4, steps=4)
+            recipe = replace(recipe, num_scenes=256, tower_steps=4, alignment_steps=4, steps=4)
         self._claim(recipe.fingerprint())
         folder = cached_llava(recipe, self.cache_dir)
         self.console.print(f"checkpoint: {folder}")
@@ -157,8 +157,3 @@ class Workbench:
             logging_steps=5,
             seed=seed,
         )
-
-
-def record_settings(folder: Path, settings: object) -> None:
-    """Save the settings of an experiment beside its results."""
-    save_config(settings, folder / "config.yaml")

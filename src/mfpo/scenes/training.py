@@ -27,7 +27,7 @@ from mfpo.preferences.noise import alpha_bars
 from mfpo.records import assistant_message, user_message
 from mfpo.scenes.examples import Examples, description, draw_examples, question
 from mfpo.scenes.llava import LlavaSize, create_llava
-from mfpo.scenes.world import COLOURS, KINDS, POSITIONS, Scene, World, sample_scenes
+from mfpo.scenes.world import BORDERS, COLOURS, KINDS, POSITIONS, Scene, World, sample_scenes
 
 CODE = (
     "scenes/backgrounds.py",
@@ -216,7 +216,7 @@ def align(vlm: VLM, examples: Examples, recipe: Recipe, generator: torch.Generat
         shown = largest > 0.25
         scene, kind = index[torch.nonzero(shown)[:, 0]], kind[shown]
         x = centres[scene, kind, 0]
-        targets = (kind, colours[scene, kind], (x > 0.38).long() + (x > 0.62).long())
+        targets = (kind, colours[scene, kind], torch.bucketize(x, torch.tensor(BORDERS)))
         hidden = projector(features[shown])
         loss = torch.zeros(())
         for tokens, target in zip(words, targets, strict=True):

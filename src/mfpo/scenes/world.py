@@ -26,6 +26,7 @@ SPLITS = {"sft": 11, "train": 23, "validation": 37, "test": 53}
 
 # Centres of the three positions keep clear of the borders between them, so that "left" is never a matter of
 # taste.
+BORDERS = (0.38, 0.62)
 _CENTRES: dict[Position, tuple[float, float]] = {
     "left": (0.13, 0.34),
     "middle": (0.42, 0.58),
