@@ -72,7 +72,7 @@ def make_row(scene: Scene, seed: int) -> Row:
     rng = np.random.default_rng(seed)
     faulty = faulty_plan(scene, CONTEXTS[scene.context], rng, absent_rate=0.55, drop_rate=0.25)
     rejected = realise(faulty)
-    chosen = realise(corrected(faulty, scene, rng, extra=len(scene.objects)))
+    chosen = realise(corrected(faulty, scene, CONTEXTS[scene.context], rng, extra=len(scene.objects)))
     drawing = draw(scene, DRAWING_SIDE)
     size = DRAWING_SIDE, DRAWING_SIDE
     objects = tuple(

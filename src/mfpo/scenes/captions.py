@@ -32,6 +32,10 @@ OPENERS = (
 )
 ADDITIONS = (" There is also ", " You can also see ", " Next to that, there is ")
 PHRASES: dict[Position, str] = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
+# How many of the mentions give the colour, and the position.
+COLOUR_RATE, POSITION_RATE = 0.6, 0.35
+# Standard deviation, in places, of the order in which things are named.
+ORDER_JITTER = 0.3
 
 _KIND_OF = {name: kind.name for kind in KINDS.values() for name in kind.names}
 _NAMES = "|".join(sorted(_KIND_OF, key=len, reverse=True))
@@ -48,7 +52,8 @@ _MENTION = re.compile(
     re.IGNORECASE,
 )
 _NOUN_PHRASE = re.compile(
-    rf"an? (?P<colour>{'|'.join(COLOURS)}) (?P<name>{_NAMES})(?: (?P<position>{'|'.join(_POSITION_OF)}))?"
+    rf"an? (?:(?P<colour>{'|'.join(COLOURS)}) )?(?P<name>{_NAMES})"
+    rf"(?: (?P<position>{'|'.join(_POSITION_OF)}))?"
 )
 
 
@@ -110,11 +115,12 @@ def parse(text: str) -> list[Mention]:
     return found
 
 
-def mention_of(item: SceneObject, rng: np.random.Generator, position_rate: float = 0.35) -> Mention:
-    """A true mention of an object, in varied wording."""
+def mention_of(item: SceneObject, rng: np.random.Generator) -> Mention:
+    """A true mention of an object, in varied wording: often with its colour, at times with its position."""
     names = KINDS[item.kind].names
     name = names[0] if len(names) == 1 or rng.random() < 0.75 else names[rng.integers(1, len(names))]
-    return Mention(item.kind, item.colour, item.position if rng.random() < position_rate else None, name)
+    colour = item.colour if rng.random() < COLOUR_RATE else None
+    return Mention(item.kind, colour, item.position if rng.random() < POSITION_RATE else None, name)
 
 
 def make_plan(context: str, mentions: Sequence[Mention], rng: np.random.Generator) -> Plan:
@@ -127,10 +133,15 @@ def make_plan(context: str, mentions: Sequence[Mention], rng: np.random.Generato
     )
 
 
-def true_plan(scene: Scene, rng: np.random.Generator) -> Plan:
-    """A complete and correct caption of a scene, objects roughly from left to right."""
-    order = sorted(scene.objects, key=lambda item: item.x + rng.normal(0, 0.12))
-    return make_plan(scene.context, [mention_of(item, rng) for item in order], rng)
+def true_plan(scene: Scene, likely: dict[str, float], rng: np.random.Generator) -> Plan:
+    """A complete and correct caption of a scene, what is usual there first.
+
+    Args:
+        scene: What is in the picture.
+        likely: Probability of each kind in the context.
+        rng: Source of randomness.
+    """
+    return make_plan(scene.context, _in_order([mention_of(o, rng) for o in scene.objects], likely, rng), rng)
 
 
 def faulty_plan(
@@ -146,14 +157,26 @@ def faulty_plan(
         drop_rate: A present object is left out with this probability.
     """
     kept = [item for item in scene.objects if rng.random() >= drop_rate] or [scene.objects[0]]
-    mentions = [(item.x, mention_of(item, rng)) for item in kept]
+    mentions = [mention_of(item, rng) for item in kept]
     for kind, probability in likely.items():
         if kind not in scene.kinds and rng.random() < absent_rate * probability:
             colour, position = COLOURS[rng.integers(len(COLOURS))], POSITIONS[rng.integers(3)]
-            place = rng.random()
-            mentions.append((place, mention_of(SceneObject(kind, colour, position, place, 1.0, 0.2), rng)))
-    mentions.sort(key=lambda pair: pair[0] + rng.normal(0, 0.12))
-    return make_plan(scene.context, [mention for _, mention in mentions], rng)
+            mentions.append(mention_of(SceneObject(kind, colour, position, 0.5, 1.0, 0.2), rng))
+    return make_plan(scene.context, _in_order(mentions, likely, rng), rng)
+
+
+def usualness(kind: str, likely: dict[str, float]) -> int:
+    """Place of a kind in the order in which captions name things: 0 for the most usual of the context."""
+    order = sorted(likely, key=lambda name: -likely[name])
+    return order.index(kind) if kind in likely else len(order)
+
+
+def _in_order(
+    mentions: Sequence[Mention], likely: dict[str, float], rng: np.random.Generator
+) -> list[Mention]:
+    """Mentions sorted by usualness; neighbours may change places."""
+    keys = [usualness(mention.kind, likely) + rng.normal(0, ORDER_JITTER) for mention in mentions]
+    return [mentions[i] for i in sorted(range(len(mentions)), key=keys.__getitem__)]
 
 
 def realise(plan: Plan) -> str:
@@ -187,38 +210,56 @@ def parse_plan(text: str) -> Plan | None:
     return None
 
 
-def corrected(plan: Plan, scene: Scene, rng: np.random.Generator, extra: int = 0) -> Plan:
+def corrected(
+    plan: Plan, scene: Scene, likely: dict[str, float], rng: np.random.Generator, extra: int = 0
+) -> Plan:
     """The plan with its mistakes mended, wording kept, as an annotator corrects an answer.
 
-    Absent objects give way to objects that were overlooked, or go if there are none; colours and positions
-    are put right; repetitions go.
+    Absent objects give way to objects that were overlooked, named where captions would name them, or go if
+    there are none; colours and positions are put right; repetitions go.
 
     Args:
         plan: The faulty plan.
         scene: What is in the picture.
+        likely: Probability of each kind in the context.
         rng: Source of randomness for the wording of what is added.
-        extra: How many further overlooked objects to add at the end.
+        extra: How many further overlooked objects to add.
     """
-    named = {mention.kind for mention in plan.mentions}
-    overlooked = [item for item in scene.objects if item.kind not in named]
-    mended: list[Mention] = []
-    first = 0
+    mended: list[tuple[Mention, bool]] = []
+    wrong = 0
     for index, mention in enumerate(plan.mentions):
         item = scene.find(mention.kind)
-        if item is None and overlooked:
-            fixed = mention_of(overlooked.pop(0), rng)
-        elif item is None or any(item.kind == other.kind for other in mended):
-            continue
-        else:
-            fixed = replace(mention, colour=item.colour, position=item.position if mention.position else None)
-        mended.append(fixed)
-        first += index < plan.split
-    for item in overlooked[:extra]:
-        mended.append(mention_of(item, rng))
-    split = first if first > 0 else len(mended)
-    if plan.split == len(plan.mentions):
-        split = len(mended)
-    return replace(plan, context=scene.context, mentions=tuple(mended), split=split)
+        if item is None:
+            wrong += 1
+        elif all(item.kind != other.kind for other, _ in mended):
+            colour = item.colour if mention.colour else None
+            position = item.position if mention.position else None
+            mended.append((replace(mention, colour=colour, position=position), index < plan.split))
+    named = {mention.kind for mention in plan.mentions}
+    overlooked = [item for item in scene.objects if item.kind not in named]
+    for item in overlooked[: wrong + extra]:
+        place = _place([mention for mention, _ in mended], item.kind, likely)
+        in_first = mended[min(place, len(mended) - 1)][1] if mended else True
+        mended.insert(place, (mention_of(item, rng), in_first))
+    split = sum(in_first for _, in_first in mended)
+    mentions = tuple(mention for mention, _ in mended)
+    return replace(plan, context=scene.context, mentions=mentions, split=split or len(mentions))
+
+
+def renamed(plan: Plan, kind: str, other: str, likely: dict[str, float]) -> Plan:
+    """The plan with one kind called another, which is named where captions would name it.
+
+    Args:
+        plan: A plan that mentions ``kind``.
+        kind: The kind that is no longer mentioned.
+        other: The kind that is mentioned in its stead, with the same colour and position.
+        likely: Probability of each kind in the context.
+    """
+    rest = [mention for mention in plan.mentions if mention.kind != kind]
+    (old,) = (mention for mention in plan.mentions if mention.kind == kind)
+    place = _place(rest, other, likely)
+    new = replace(old, kind=other, name=KINDS[other].name)
+    return replace(plan, mentions=(*rest[:place], new, *rest[place:]))
 
 
 def existence_question(kind: str) -> str:
@@ -254,13 +295,21 @@ def article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
+def _place(mentions: Sequence[Mention], kind: str, likely: dict[str, float]) -> int:
+    """Index at which a kind is named among mentions: before the first less usual one."""
+    rank = usualness(kind, likely)
+    later = (index for index, other in enumerate(mentions) if usualness(other.kind, likely) > rank)
+    return next(later, len(mentions))
+
+
 def _listing(mentions: Sequence[Mention]) -> str:
     phrases = [_phrase(mention) for mention in mentions]
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
 def _phrase(mention: Mention) -> str:
-    text = f"{article(mention.colour or mention.name)} {mention.colour} {mention.name}"
+    noun = f"{mention.colour} {mention.name}" if mention.colour else mention.name
+    text = f"{article(noun)} {noun}"
     return f"{text} {PHRASES[mention.position]}" if mention.position else text
 
 

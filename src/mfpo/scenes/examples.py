@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,9 @@ from mfpo.scenes.world import COLOURS, KINDS, Scene, World
 
 KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
 COLOUR_INDEX = {name: index for index, name in enumerate(COLOURS)}
+CHECKLIST_PROMPT = "List what can be seen."
+Talk: TypeAlias = tuple[str, tuple[tuple[str, bool], ...]]
+"""What is asked, and the answer in pieces, each with whether it is learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +98,17 @@ def _arrays(
 
 def description(
     scene: Scene, world: World, rng: np.random.Generator, *, absent_rate: float, drop_rate: float
-) -> tuple[str, str]:
+) -> Talk:
     """A request for a description and its answer, faulty as web data is.
 
     See [`mfpo.scenes.captions.faulty_plan`].
     """
     likely = world.contexts[scene.context]
     plan = faulty_plan(scene, likely, rng, absent_rate=absent_rate, drop_rate=drop_rate)
-    return DESCRIBE_PROMPTS[rng.integers(len(DESCRIBE_PROMPTS))], realise(plan)
+    return plain_talk(DESCRIBE_PROMPTS[rng.integers(len(DESCRIBE_PROMPTS))], realise(plan))
 
 
-def question(scene: Scene, world: World, rng: np.random.Generator) -> tuple[str, str]:
+def question(scene: Scene, world: World, rng: np.random.Generator) -> Talk:
     """A question with its true answer, in a sentence or in a word.
 
     Half of them ask whether a kind is there, and half of those for an absent one.
@@ -112,12 +116,41 @@ def question(scene: Scene, world: World, rng: np.random.Generator) -> tuple[str,
     item = scene.objects[rng.integers(len(scene.objects))]
     choice, short = rng.integers(4), rng.random() < 0.5
     if choice == 0:
-        return colour_question(item.kind), _worded(item.kind, item.colour, short)
+        return plain_talk(colour_question(item.kind), _worded(item.kind, item.colour, short))
     if choice == 1:
-        return position_question(item.kind), _worded(item.kind, PHRASES[item.position], short)
+        return plain_talk(position_question(item.kind), _worded(item.kind, PHRASES[item.position], short))
     kind = item.kind if rng.random() < 0.5 else absent_kind(scene, world, rng)
     answer = existence_answer(scene, kind)
-    return existence_question(kind), answer.split(",")[0] + "." if short else answer
+    return plain_talk(existence_question(kind), answer.split(",")[0] + "." if short else answer)
+
+
+def checklist(scene: Scene, world: World, rng: np.random.Generator) -> Talk:
+    """Kinds in random order, present and absent ones, each followed by what can be seen of it.
+
+    A kind is given and only what follows it is learned, right where the kind is read: the shortest way to
+    learn to look in the picture for what a word names. Questions, whose answers come many words after the
+    kind, are learned in a fraction of the steps when checklists are learned beside them.
+    """
+    kinds = list(
+        dict.fromkeys(
+            [*(item.kind for item in scene.objects), *(absent_kind(scene, world, rng) for _ in range(4))]
+        )
+    )
+    colour_first = rng.random() < 0.5
+    pieces = []
+    for index in rng.permutation(len(kinds))[:8]:
+        item = scene.find(kinds[index])
+        words = ["no"] if item is None else [item.colour, item.position]
+        pieces += [
+            (f" {kinds[index]}", False),
+            (f" {' '.join(words if colour_first else words[::-1])},", True),
+        ]
+    return CHECKLIST_PROMPT, tuple(pieces)
+
+
+def plain_talk(asked: str, answer: str) -> Talk:
+    """A conversation whose whole answer is learned."""
+    return asked, ((f" {answer}", True),)
 
 
 def _worded(kind: str, value: str, short: bool) -> str:

@@ -6,15 +6,15 @@ No noise is involved, so a model that has merely learned to detect noise gains n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from mfpo.records import Messages, user_message
-from mfpo.scenes.captions import DESCRIBE_PROMPTS, realise, true_plan
+from mfpo.scenes.captions import DESCRIBE_PROMPTS, realise, renamed, true_plan
 from mfpo.scenes.render import draw
-from mfpo.scenes.world import KINDS, World, sample_scene, swap_candidate
+from mfpo.scenes.world import World, sample_scene, swap_candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class GroundingItem:
         swapped_image: The same drawing with one object replaced by another kind of the same colour.
         removed_image: The same drawing without that object.
         caption: True of ``image``.
-        swapped_caption: True of ``swapped_image``; it differs from ``caption`` in one word.
+        swapped_caption: True of ``swapped_image``; only what it says of that object differs.
     """
 
     id: str
@@ -49,13 +49,8 @@ def grounding_items(
         scene = sample_scene(split, index, seed, world)
         rng = np.random.default_rng([seed, index, 7])
         kind, other = swap_candidate(scene, rng, world)
-        plan = true_plan(scene, rng)
-        swapped_plan = replace(
-            plan,
-            mentions=tuple(
-                replace(m, kind=other, name=KINDS[other].name) if m.kind == kind else m for m in plan.mentions
-            ),
-        )
+        likely = world.contexts[scene.context]
+        plan = true_plan(scene, likely, rng)
         yield GroundingItem(
             id=scene.id,
             prompt=user_message(DESCRIBE_PROMPTS[index % len(DESCRIBE_PROMPTS)]),
@@ -63,5 +58,5 @@ def grounding_items(
             swapped_image=draw(scene.swapped(kind, other), world.image_size).image,
             removed_image=draw(scene.without(kind), world.image_size).image,
             caption=realise(plan),
-            swapped_caption=realise(swapped_plan),
+            swapped_caption=realise(renamed(plan, kind, other, likely)),
         )

@@ -157,7 +157,7 @@ class RowMaker:
         state = rng.bit_generator.state
         for extra in range(len(scene.objects) + 1):
             rng.bit_generator.state = state
-            mended = corrected(plan, scene, rng, extra)
+            mended = corrected(plan, scene, self.world.contexts[scene.context], rng, extra)
             if not mended.mentions:
                 continue
             text = realise(mended)

@@ -16,7 +16,7 @@ from mfpo.evaluation.benchmarks.scenes import (
 )
 from mfpo.records import Prediction
 from mfpo.scenes.captions import Mention, existence_answer, parse, realise, true_plan
-from mfpo.scenes.world import Scene, SceneObject, sample_scene
+from mfpo.scenes.world import CONTEXTS, Scene, SceneObject, sample_scene
 
 
 def thing(kind: str, colour: str, position: str) -> SceneObject:
@@ -156,7 +156,7 @@ def test_true_captions_and_answers_are_perfect() -> None:
     for item in items:
         scene = sample_scene("test", int(item.group.split("-")[2]))
         if item.kind == "describe":
-            answer = realise(true_plan(scene, np.random.default_rng(0)))
+            answer = realise(true_plan(scene, CONTEXTS[scene.context], np.random.default_rng(0)))
         else:
             answer = existence_answer(scene, item.truth.kind)
         answers[item.id] = Prediction(item.id, item.question, answer)
