@@ -11,12 +11,12 @@ from rich.console import Console
 from mfpo.data.files import save_config, write_atomic
 from mfpo.experiments.config import DemoConfig
 from mfpo.experiments.jobs import Job, base_job, run_jobs
-from mfpo.experiments.methods import BASE, METHODS, Budget, learning_rate
+from mfpo.experiments.methods import BASE, METHODS, Budget, learning_rate, tuned
 from mfpo.experiments.tables import method_table
 from mfpo.experiments.workbench import Workbench
 from mfpo.report.report import write_report
 
-QUICK = Budget(num_rows=96, num_epochs=1, num_test=32, num_validation=32)
+QUICK = Budget(num_rows=96, num_epochs=1, num_test=32, num_validation=32, num_edited=32)
 
 
 def run(config: DemoConfig) -> None:
@@ -33,6 +33,7 @@ def run(config: DemoConfig) -> None:
         budget=QUICK if config.quick else Budget(),
         quick=config.quick,
         cache_dir=config.cache_dir,
+        settings={"tuned": tuned()},
         console=console,
     )
     model = bench.llava()
@@ -66,7 +67,11 @@ def plan(
     bench: Workbench, model: Path, probe_rows: Path, num_seeds: int
 ) -> tuple[list[Job], dict[str, list[Path]]]:
     """All jobs of the demo, and the run folders of each method."""
-    shared: dict[str, Any] = {"num_scenes": bench.budget.num_test, "distortion_rows": probe_rows}
+    shared: dict[str, Any] = {
+        "num_scenes": bench.budget.num_test,
+        "num_edited": bench.budget.num_edited,
+        "distortion_rows": probe_rows,
+    }
     jobs = [base_job(model, bench.folder / "runs" / BASE, **shared)]
     runs = {BASE: [jobs[0].output_dir]}
     for method in METHODS:

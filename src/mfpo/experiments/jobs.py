@@ -30,6 +30,7 @@ class Job:
         model: Checkpoint to evaluate when nothing is trained.
         split: Scenes that are scored.
         num_scenes: How many.
+        num_edited: Drawings of the grounding probe.
         distortion_rows: Dataset on which the distortion probe runs; None for no probe.
         num_threads: Threads of the process.
     """
@@ -40,6 +41,7 @@ class Job:
     model: Path | None = None
     split: str = "test"
     num_scenes: int = 1000
+    num_edited: int = 500
     distortion_rows: Path | None = None
     num_threads: int = 1
 
@@ -109,10 +111,16 @@ def run_job(job: Job) -> None:
         "output_dir": str(job.output_dir),
         "batch_size": BATCH_SIZE,
     }
-    samples: dict[str, Any] = {"split": job.split, "num_samples": job.num_scenes}
+    split: dict[str, Any] = {"split": job.split}
     todo: Iterable[tuple[str, Callable[[], object]]] = (
-        ("scenes", lambda: evaluate(EvalConfig(benchmark="scenes", **common, **samples))),
-        ("grounding", lambda: probe(ProbeConfig(probe="grounding", **common, **samples))),
+        (
+            "scenes",
+            lambda: evaluate(EvalConfig(benchmark="scenes", num_samples=job.num_scenes, **common, **split)),
+        ),
+        (
+            "grounding",
+            lambda: probe(ProbeConfig(probe="grounding", num_samples=job.num_edited, **common, **split)),
+        ),
         (
             "distortion",
             lambda: probe(

@@ -33,7 +33,11 @@ def run(config: ExperimentConfig) -> None:
     model = bench.llava()
     bench.build(model)
     bench.rank(model)
-    shared: dict[str, Any] = {"split": "validation", "num_scenes": bench.budget.num_validation}
+    shared: dict[str, Any] = {
+        "split": "validation",
+        "num_scenes": bench.budget.num_validation,
+        "num_edited": bench.budget.num_edited,
+    }
     jobs = [base_job(model, folder / "runs" / BASE, **shared)]
     for method in METHODS:
         for rate in GRID:

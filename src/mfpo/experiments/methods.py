@@ -54,6 +54,7 @@ class Budget:
         batch_size: Rows an optimiser step.
         num_test: Unseen scenes that answers are scored on.
         num_validation: Scenes that settings are chosen on.
+        num_edited: Drawings of the grounding probe.
         noise_step: Diffusion step of the region noise.
         noise_schedule: Its schedule.
     """
@@ -63,6 +64,7 @@ class Budget:
     batch_size: int = 16
     num_test: int = 1000
     num_validation: int = 500
+    num_edited: int = 500
     noise_step: int = 900
     noise_schedule: Schedule = "vcd"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,12 +16,24 @@ from mfpo import __version__
 from mfpo.data.files import write_json
 from mfpo.data.fingerprint import code_digest
 from mfpo.errors import UserError
-from mfpo.experiments.methods import Budget, Method, tuned
+from mfpo.experiments.methods import Budget, Method
 from mfpo.preferences.config import BuildConfig
 from mfpo.scenes.config import ScenesConfig
 from mfpo.training.config import TrainConfig
 
-BATCH_SIZE = 128
+CODE = (
+    "data",
+    "difficulty",
+    "evaluation",
+    "experiments/jobs.py",
+    "experiments/workbench.py",
+    "models",
+    "preferences",
+    "records.py",
+    "scenes",
+    "training",
+)
+"""Source that the results of an experiment depend on."""
 PROBE_ROWS = 200
 
 
@@ -33,6 +46,7 @@ class Workbench:
         seed: Seed of scenes, rows and the model before preference training.
         budget: How much data and work.
         cache_dir: Where trained scene models are kept; the user's cache when None.
+        settings: What else the results depend on.
         quick: Train hardly at all and make rejected answers from templates, to see that everything runs.
         console: Where progress is told.
     """
@@ -41,6 +55,7 @@ class Workbench:
     seed: int = 0
     budget: Budget = field(default_factory=Budget)
     cache_dir: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     quick: bool = False
     console: Console = field(default_factory=Console)
 
@@ -71,11 +86,11 @@ class Workbench:
         """Mark the folder with what its results depend on, so that results of two settings never mix."""
         mark = {
             "mfpo": __version__,
-            "code": code_digest(),
+            "code": code_digest(CODE),
             "scene_llava": recipe,
             "seed": self.seed,
-            "tuned": tuned(),
             **asdict(self.budget),
+            **self.settings,
         }
         path = self.folder / "experiment.json"
         if path.is_file() and json.loads(path.read_text()) != mark:
