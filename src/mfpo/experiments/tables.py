@@ -11,11 +11,9 @@ from rich import box
 from rich.table import Table
 
 from mfpo.evaluation.compare import Comparison, compare_runs, stars
+from mfpo.report.tables import HEADLINE
 
-HEADLINE: dict[str, tuple[str, ...]] = {
-    "scenes": ("CHAIR_s", "CHAIR_i", "Cover", "F1", "Cog", "colour", "position", "yes_no", "words"),
-    "grounding": ("swap_accuracy",),
-}
+METRICS = {"scenes": HEADLINE["scenes"], "grounding": ("swap_accuracy",)}
 _ARROWS = {"lower": "↓", "higher": "↑", "": ""}
 
 
@@ -42,21 +40,27 @@ class MethodTable:
 
     def to_rich(self, title: str, *, width: int = 80) -> Table:
         """The table for the terminal, metrics as rows; with intervals if the terminal is wide enough."""
-        wide = width >= 16 * len(self.cells) + 16
-        table = Table(title=title, caption=" ".join(self.notes), caption_justify="left", box=box.SIMPLE_HEAD)
-        table.add_column("")
+        wide = width >= 15 * len(self.cells) + 18
+        table = Table(
+            title=title,
+            caption=" ".join(self.notes),
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        table.add_column("", no_wrap=True)
         for row in self.cells:
-            table.add_column(row[0], justify="right", no_wrap=True)
+            # Long names of methods may take two lines, numbers never do.
+            name = row[0].replace("-", " ").replace("+", " +")
+            table.add_column(name, justify="right", min_width=12 if wide else 7)
         for index, column in enumerate(self.columns[1:], start=1):
-            cells = (
-                row[index].replace("<br>", " ") if wide else row[index].split("<br>")[0] for row in self.cells
-            )
-            table.add_row(column, *cells)
+            cells = (row[index] if wide else row[index].split("<br>")[0] for row in self.cells)
+            table.add_row(column, *(cell.replace("<br>", "\n") for cell in cells))
         return table
 
 
 def method_table(
-    runs: Mapping[str, Sequence[Path]], metrics: Mapping[str, Sequence[str]] = HEADLINE
+    runs: Mapping[str, Sequence[Path]], metrics: Mapping[str, Sequence[str]] = METRICS
 ) -> MethodTable:
     """Compare methods with the first one.
 

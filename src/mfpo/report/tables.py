@@ -11,7 +11,7 @@ from mfpo.evaluation.statistics import Difference, Estimate, Metric
 from mfpo.report.runs import Run
 
 HEADLINE: dict[str, tuple[str, ...]] = {
-    "scenes": ("CHAIR_s", "CHAIR_i", "Cover", "Cog", "F1", "colour", "position", "words", "yes_no"),
+    "scenes": ("CHAIR_s", "CHAIR_i", "Cover", "F1", "Cog", "colour", "position", "yes_no", "words"),
     "grounding": ("swap_accuracy", "removal_accuracy"),
     "distortion": (),
 }
