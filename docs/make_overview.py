@@ -22,7 +22,8 @@ from mfpo.preferences.regions.given import GivenRegions
 from mfpo.preferences.regions.masks import encode_rle, union_mask
 from mfpo.preferences.rejected import picture_of, rejected_inputs
 from mfpo.records import Keyword, Noise, Region
-from mfpo.scenes.captions import DESCRIBE_PROMPTS, corrected, faulty_plan, parse, realise
+from mfpo.scenes.captions import DESCRIBE_PROMPTS, faulty_plan, parse, realise
+from mfpo.scenes.corrections import corrected
 from mfpo.scenes.render import Drawing, draw
 from mfpo.scenes.world import CONTEXTS, Scene, sample_scene
 

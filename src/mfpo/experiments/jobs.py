@@ -30,7 +30,7 @@ class Job:
         model: Checkpoint to evaluate when nothing is trained.
         split: Scenes that are scored.
         num_scenes: How many.
-        num_edited: Drawings of the grounding probe.
+        num_edited: Drawings of the grounding probe, 0 for no probe.
         distortion_rows: Dataset on which the distortion probe runs; None for no probe.
         num_threads: Threads of the process.
     """
@@ -145,7 +145,9 @@ def base_job(model: Path, output_dir: Path, **settings: Any) -> Job:
 
 
 def _scores(job: Job) -> tuple[str, ...]:
-    return ("scenes", "grounding") if job.distortion_rows is None else ("scenes", "grounding", "distortion")
+    probes = ["grounding"] if job.num_edited else []
+    probes += ["distortion"] if job.distortion_rows is not None else []
+    return ("scenes", *probes)
 
 
 def _trained(job: Job) -> bool:

@@ -1,9 +1,8 @@
 """At which diffusion step does an object of a scene become hard to name?
 
 A forced choice between two captions that differ in one noun: the object that is there and one that could
-stand in its place, with noise on that object alone. Chance is 50%. The demo uses a step at which the object
-can still be told from others more often than not, but no longer reliably, which is what step 500 does to a
-photograph at 336 pixels.
+stand in its place, with noise on that object alone. Chance is 50%, but an exact mask keeps the outline, so
+the floor is what is left when the object is erased. The demo uses the step that takes half of the way there.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """What is said about a scene: captions, questions and their answers, and reading a caption back.
 
 A caption is planned before it is worded: a [`Plan`] is an opener and an ordered list of mentions, [`realise`]
-words it and [`parse_plan`] reads it back. Correcting a caption means correcting its plan, so a correction
-keeps the wording.
+words it and [`parse_plan`] reads it back. Correcting a caption means correcting its plan
+([`mfpo.scenes.corrections`]), so a correction keeps the wording.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -210,58 +210,6 @@ def parse_plan(text: str) -> Plan | None:
     return None
 
 
-def corrected(
-    plan: Plan, scene: Scene, likely: dict[str, float], rng: np.random.Generator, extra: int = 0
-) -> Plan:
-    """The plan with its mistakes mended, wording kept, as an annotator corrects an answer.
-
-    Absent objects give way to objects that were overlooked, named where captions would name them, or go if
-    there are none; colours and positions are put right; repetitions go.
-
-    Args:
-        plan: The faulty plan.
-        scene: What is in the picture.
-        likely: Probability of each kind in the context.
-        rng: Source of randomness for the wording of what is added.
-        extra: How many further overlooked objects to add.
-    """
-    mended: list[tuple[Mention, bool]] = []
-    wrong = 0
-    for index, mention in enumerate(plan.mentions):
-        item = scene.find(mention.kind)
-        if item is None:
-            wrong += 1
-        elif all(item.kind != other.kind for other, _ in mended):
-            colour = item.colour if mention.colour else None
-            position = item.position if mention.position else None
-            mended.append((replace(mention, colour=colour, position=position), index < plan.split))
-    named = {mention.kind for mention in plan.mentions}
-    overlooked = [item for item in scene.objects if item.kind not in named]
-    for item in overlooked[: wrong + extra]:
-        place = _place([mention for mention, _ in mended], item.kind, likely)
-        in_first = mended[min(place, len(mended) - 1)][1] if mended else True
-        mended.insert(place, (mention_of(item, rng), in_first))
-    split = sum(in_first for _, in_first in mended)
-    mentions = tuple(mention for mention, _ in mended)
-    return replace(plan, context=scene.context, mentions=mentions, split=split or len(mentions))
-
-
-def renamed(plan: Plan, kind: str, other: str, likely: dict[str, float]) -> Plan:
-    """The plan with one kind called another, which is named where captions would name it.
-
-    Args:
-        plan: A plan that mentions ``kind``.
-        kind: The kind that is no longer mentioned.
-        other: The kind that is mentioned in its stead, with the same colour and position.
-        likely: Probability of each kind in the context.
-    """
-    rest = [mention for mention in plan.mentions if mention.kind != kind]
-    (old,) = (mention for mention in plan.mentions if mention.kind == kind)
-    place = _place(rest, other, likely)
-    new = replace(old, kind=other, name=KINDS[other].name)
-    return replace(plan, mentions=(*rest[:place], new, *rest[place:]))
-
-
 def existence_question(kind: str) -> str:
     """A yes/no question about an object."""
     return f"Is there {article(kind)} {kind} in the picture?"
@@ -293,13 +241,6 @@ def attribute_answer(kind: str, value: str) -> str:
 def article(word: str) -> str:
     """``a`` or ``an``."""
     return "an" if word[0] in "aeiou" else "a"
-
-
-def _place(mentions: Sequence[Mention], kind: str, likely: dict[str, float]) -> int:
-    """Index at which a kind is named among mentions: before the first less usual one."""
-    rank = usualness(kind, likely)
-    later = (index for index, other in enumerate(mentions) if usualness(other.kind, likely) > rank)
-    return next(later, len(mentions))
 
 
 def _listing(mentions: Sequence[Mention]) -> str:

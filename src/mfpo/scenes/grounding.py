@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
 from mfpo.records import Messages, user_message
-from mfpo.scenes.captions import DESCRIBE_PROMPTS, realise, renamed, true_plan
-from mfpo.scenes.render import draw
-from mfpo.scenes.world import World, sample_scene, swap_candidate
+from mfpo.scenes.captions import DESCRIBE_PROMPTS, realise, true_plan
+from mfpo.scenes.corrections import renamed
+from mfpo.scenes.render import picture_png
+from mfpo.scenes.world import Scene, World, sample_scene, swap_candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,13 @@ def grounding_items(
         yield GroundingItem(
             id=scene.id,
             prompt=user_message(DESCRIBE_PROMPTS[index % len(DESCRIBE_PROMPTS)]),
-            image=draw(scene, world.image_size).image,
-            swapped_image=draw(scene.swapped(kind, other), world.image_size).image,
-            removed_image=draw(scene.without(kind), world.image_size).image,
+            image=_picture(scene, world),
+            swapped_image=_picture(scene.swapped(kind, other), world),
+            removed_image=_picture(scene.without(kind), world),
             caption=realise(plan),
             swapped_caption=realise(renamed(plan, kind, other, likely)),
         )
+
+
+def _picture(scene: Scene, world: World) -> Image.Image:
+    return Image.open(BytesIO(picture_png(scene, world.image_size))).convert("RGB")

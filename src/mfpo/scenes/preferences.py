@@ -11,7 +11,8 @@ import numpy as np
 
 from mfpo.errors import UserError
 from mfpo.records import ImageSource, PreferencePair, assistant_message, row_id, user_message
-from mfpo.scenes.captions import DESCRIBE_PROMPTS, Plan, corrected, faulty_plan, parse_plan, realise
+from mfpo.scenes.captions import DESCRIBE_PROMPTS, Plan, faulty_plan, parse_plan, realise
+from mfpo.scenes.corrections import corrected
 from mfpo.scenes.render import Drawing, draw
 from mfpo.scenes.world import Scene, World, sample_scene, swap_candidate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -32,6 +33,16 @@ class Drawing:
         buffer = io.BytesIO()
         self.image.save(buffer, format="PNG", compress_level=6)
         return buffer.getvalue()
+
+
+@lru_cache(maxsize=4096)
+def picture_png(scene: Scene, size: int = 192) -> bytes:
+    """A scene's picture as PNG bytes.
+
+    Drawing takes several times as long as decoding 20 kB, and one process asks several models about the same
+    scenes; so pictures are kept.
+    """
+    return draw(scene, size).png()
 
 
 def draw(scene: Scene, size: int = 192) -> Drawing:
