@@ -22,6 +22,7 @@ from mfpo.models.load import VLM, load_vlm
 from mfpo.preferences.regions.masks import box_of, encode_rle
 from mfpo.preferences.rejected import rejected_inputs
 from mfpo.records import ImageSource, Noise, PreferencePair, Region, assistant_message, row_seed, user_message
+from mfpo.scenes.captions import parse
 from mfpo.scenes.world import sample_scene
 
 CONDITIONS = distortions(["region", "global", "black"], [500, 900])
@@ -194,11 +195,11 @@ def test_an_all_seeing_model_passes_the_probe(vlm: VLM, monkeypatch: pytest.Monk
     }  # fmt: skip
 
 
-def test_edits_change_one_object_and_one_word() -> None:
+def test_edits_change_one_object_and_its_mention() -> None:
     for number, item in enumerate(edited_scenes(5)):
         assert sample_scene("test", number).id == item.id
-        before, after = item.caption.split(), item.swapped_caption.split()
-        assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+        before, after = ({m.kind for m in parse(text)} for text in (item.caption, item.swapped_caption))
+        assert len(before - after) == len(after - before) == 1
         assert item.image.tobytes() != item.swapped_image.tobytes() != item.removed_image.tobytes()
     with pytest.raises(UserError, match="for training"):
         edited_scenes(5, "train")
