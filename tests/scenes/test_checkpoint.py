@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +9,11 @@ import pytest
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.scenes.checkpoint import cached_llava, ensure_llava, recipe_of
+from mfpo.scenes.llava import LlavaSize
 from mfpo.scenes.training import Recipe
+from mfpo.scenes.world import World
 
-SHORT = Recipe(num_scenes=64, tower_steps=2, alignment_steps=2, steps=2)
+SHORT = Recipe(num_scenes=64, tower_steps=2, alignment_steps=2, steps=2, lesson_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,13 @@ def test_second_use_trains_nothing(trained: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_setting_of_the_recipe_counts() -> None:
-    changed = [replace(SHORT, seed=1), replace(SHORT, absent_rate=0.1), replace(SHORT, steps=3)]
-    assert len({recipe.fingerprint() for recipe in (SHORT, *changed)}) == 4
+    changed = [
+        replace(SHORT, **{one.name: getattr(SHORT, one.name) + 1})
+        for one in fields(SHORT)
+        if one.name not in ("world", "size")
+    ]
+    changed += [replace(SHORT, world=World(max_objects=4)), replace(SHORT, size=LlavaSize(text_layers=2))]
+    assert len({recipe.fingerprint() for recipe in (SHORT, *changed)}) == len(changed) + 1
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from mfpo.data.annotations import load_annotations
 from mfpo.data.folder import open_dataset
 from mfpo.preferences.regions.masks import decode_rle
-from mfpo.records import text_of
+from mfpo.records import Messages, text_of
 from mfpo.scenes.captions import parse, parse_plan
 from mfpo.scenes.command import write_rows
 from mfpo.scenes.grounding import grounding_items
@@ -71,3 +71,22 @@ def test_grounding_captions_differ_in_one_object() -> None:
         changed = (pictures[0] != pictures[1]).any(-1)
         assert 0 < changed.mean() < 0.25
         assert (pictures[0] != pictures[2]).any()
+
+
+def test_corrections_differ_in_what_they_say_and_not_in_how() -> None:
+    rows = list(RowMaker().rows(150))
+
+    def habits(messages: list[Messages]) -> np.ndarray:
+        texts = [text_of(message) for message in messages]
+        mentions = [mention for text in texts for mention in parse(text)]
+        return np.array(
+            [
+                np.mean([mention.colour is not None for mention in mentions]),
+                np.mean([mention.position is not None for mention in mentions]),
+                np.mean([text.count(".") > 1 for text in texts]),
+                np.mean([len(text.split()) for text in texts]) / 100,
+            ]
+        )
+
+    chosen, rejected = habits([r.pair.chosen for r in rows]), habits([r.pair.rejected for r in rows])
+    assert np.abs(chosen - rejected).max() < 0.05

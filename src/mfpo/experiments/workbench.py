@@ -16,7 +16,7 @@ from mfpo import __version__
 from mfpo.data.files import write_json
 from mfpo.data.fingerprint import code_digest
 from mfpo.errors import UserError
-from mfpo.experiments.methods import Budget, Method
+from mfpo.experiments.methods import METHODS, Budget, Method
 from mfpo.preferences.config import BuildConfig
 from mfpo.scenes.config import ScenesConfig
 from mfpo.training.config import TrainConfig
@@ -76,7 +76,9 @@ class Workbench:
         self.console.rule("[bold]1  the small LLaVA")
         recipe = Recipe(seed=self.seed)
         if self.quick:
-            recipe = replace(recipe, num_scenes=256, tower_steps=4, alignment_steps=4, steps=4)
+            recipe = replace(
+                recipe, num_scenes=256, tower_steps=4, alignment_steps=4, steps=4, lesson_steps=2
+            )
         self._claim(recipe.fingerprint())
         folder = cached_llava(recipe, self.cache_dir)
         self.console.print(f"checkpoint: {folder}")
@@ -89,6 +91,7 @@ class Workbench:
             "code": code_digest(CODE),
             "scene_llava": recipe,
             "seed": self.seed,
+            "methods": {method.name: asdict(method) for method in METHODS},
             **asdict(self.budget),
             **self.settings,
         }

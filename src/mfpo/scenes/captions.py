@@ -32,7 +32,7 @@ OPENERS = (
 )
 ADDITIONS = (" There is also ", " You can also see ", " Next to that, there is ")
 PHRASES: dict[Position, str] = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
-# How many of the mentions give the colour, and the position.
+# Share of mentions that give the colour, and the position.
 COLOUR_RATE, POSITION_RATE = 0.6, 0.35
 # Standard deviation, in places, of the order in which things are named.
 ORDER_JITTER = 0.3
@@ -166,7 +166,10 @@ def faulty_plan(
 
 
 def usualness(kind: str, likely: dict[str, float]) -> int:
-    """Place of a kind in the order in which captions name things: 0 for the most usual of the context."""
+    """Place of a kind in the order in which captions name things: 0 for the most usual of the context.
+
+    Kinds that the context does not hold come last.
+    """
     order = sorted(likely, key=lambda name: -likely[name])
     return order.index(kind) if kind in likely else len(order)
 

@@ -16,9 +16,9 @@ def corrected(
 ) -> Plan:
     """The plan with its mistakes mended, wording kept, as an annotator corrects an answer.
 
-    Absent objects give way to objects that were overlooked, or go if there are none; what takes a place takes
-    its form, so that a correction differs in what it says and not in how. Colours and positions are put
-    right; repetitions go.
+    Absent objects give way to objects that were overlooked, or go if there are none. A replacement gives
+    colour and position where the absent mention did, so that a correction differs in what it says and not in
+    how, and stands where captions would name it. Colours and positions are put right; repetitions go.
 
     Args:
         plan: The faulty plan.
@@ -47,7 +47,7 @@ def corrected(
     mentions = tuple(mention for mention, _ in mended)
     split = sum(in_first for _, in_first in mended) or len(mentions)
     if plan.split < len(plan.mentions) and split == len(mentions) > 1:
-        split -= 1  # an answer of two sentences stays one
+        split -= 1  # two sentences stay two
     return replace(plan, context=scene.context, mentions=mentions, split=split)
 
 

@@ -1,4 +1,7 @@
-"""Drawn scenes as arrays to train on; imports nothing heavy, so that worker processes start fast."""
+"""Drawn scenes as arrays, and what is said about them, to train on.
+
+It imports nothing heavy, so that worker processes start fast.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ from mfpo.scenes.world import COLOURS, KINDS, Scene, World
 
 KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
 COLOUR_INDEX = {name: index for index, name in enumerate(COLOURS)}
+CHECKLIST_ABSENT, CHECKLIST_LENGTH = 4, 8
 CHECKLIST_PROMPT = "List what can be seen."
 Talk: TypeAlias = tuple[str, tuple[tuple[str, bool], ...]]
 """What is asked, and the answer in pieces, each with whether it is learned."""
@@ -127,18 +131,22 @@ def question(scene: Scene, world: World, rng: np.random.Generator) -> Talk:
 def checklist(scene: Scene, world: World, rng: np.random.Generator) -> Talk:
     """Kinds in random order, present and absent ones, each followed by what can be seen of it.
 
-    A kind is given and only what follows it is learned, right where the kind is read: the shortest way to
-    learn to look in the picture for what a word names. Questions, whose answers come many words after the
-    kind, are learned in a fraction of the steps when checklists are learned beside them.
+    All the present kinds and some absent ones, cut to eight. A kind is given and only what follows it is
+    learned, right where the kind is read: the shortest way to learn to look in the picture for what a word
+    names. Questions, whose answers come many words after the kind, are learned in a fraction of the steps
+    when checklists are learned beside them.
     """
     kinds = list(
         dict.fromkeys(
-            [*(item.kind for item in scene.objects), *(absent_kind(scene, world, rng) for _ in range(4))]
+            [
+                *(item.kind for item in scene.objects),
+                *(absent_kind(scene, world, rng) for _ in range(CHECKLIST_ABSENT)),
+            ]
         )
     )
     colour_first = rng.random() < 0.5
     pieces = []
-    for index in rng.permutation(len(kinds))[:8]:
+    for index in rng.permutation(len(kinds))[:CHECKLIST_LENGTH]:
         item = scene.find(kinds[index])
         words = ["no"] if item is None else [item.colour, item.position]
         pieces += [

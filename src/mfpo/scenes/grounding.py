@@ -6,17 +6,17 @@ No noise is involved, so a model that has merely learned to detect noise gains n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
 from mfpo.records import Messages, user_message
-from mfpo.scenes.captions import DESCRIBE_PROMPTS, realise, true_plan
+from mfpo.scenes.captions import DESCRIBE_PROMPTS, Plan, realise, true_plan, usualness
 from mfpo.scenes.corrections import renamed
 from mfpo.scenes.render import picture_png
-from mfpo.scenes.world import Scene, World, sample_scene, swap_candidate
+from mfpo.scenes.world import KINDS, Scene, World, sample_scene, swap_candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class GroundingItem:
         swapped_image: The same drawing with one object replaced by another kind of the same colour.
         removed_image: The same drawing without that object.
         caption: True of ``image``.
-        swapped_caption: True of ``swapped_image``; only what it says of that object differs.
+        swapped_caption: True of ``swapped_image``; only its mention of that object differs,
+            which may stand in another place: usual things are named first.
     """
 
     id: str
@@ -52,7 +53,7 @@ def grounding_items(
         rng = np.random.default_rng([seed, index, 7])
         kind, other = swap_candidate(scene, rng, world)
         likely = world.contexts[scene.context]
-        plan = true_plan(scene, likely, rng)
+        plan = _usual_wording(true_plan(scene, likely, rng), likely)
         yield GroundingItem(
             id=scene.id,
             prompt=user_message(DESCRIBE_PROMPTS[index % len(DESCRIBE_PROMPTS)]),
@@ -62,6 +63,12 @@ def grounding_items(
             caption=realise(plan),
             swapped_caption=realise(renamed(plan, kind, other, likely)),
         )
+
+
+def _usual_wording(plan: Plan, likely: dict[str, float]) -> Plan:
+    """The plan with usual names in the usual order, so that neither tells one caption from the other."""
+    mentions = sorted(plan.mentions, key=lambda mention: usualness(mention.kind, likely))
+    return replace(plan, mentions=tuple(replace(m, name=KINDS[m.kind].name) for m in mentions))
 
 
 def _picture(scene: Scene, world: World) -> Image.Image:

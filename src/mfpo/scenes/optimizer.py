@@ -19,7 +19,7 @@ class Optimizer:
 
     Muon needs about half of AdamW's steps here, which is what keeps the training within minutes. The parts of
     a batch are computed side by side, one thread each: on small tensors that is a fifth faster than two
-    threads for every operation, and the result does not depend on the number of cores. It is a context
+    threads for every operation, and an update does not depend on the number of cores. It is a context
     manager, which holds the threads.
 
     Args:

@@ -55,7 +55,8 @@ class Packer:
         width = max(len(ids) for ids, *_ in packed)
         shape = (len(packed), width)
         ids = torch.full(shape, self._tokenizer.pad_token_id)
-        labels, positions, branch = torch.full(shape, -100), torch.zeros(shape, dtype=torch.long), ids * 0 - 1
+        labels, branch = torch.full(shape, -100), torch.full(shape, -1)
+        positions = torch.zeros(shape, dtype=torch.long)
         for i, columns in enumerate(packed):
             end = len(columns[0])
             for table, values in zip((ids, labels, positions, branch), columns, strict=True):

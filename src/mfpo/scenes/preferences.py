@@ -159,8 +159,6 @@ class RowMaker:
         for extra in range(len(scene.objects) + 1):
             rng.bit_generator.state = state
             mended = corrected(plan, scene, self.world.contexts[scene.context], rng, extra)
-            if not mended.mentions:
-                continue
             text = realise(mended)
             ahead = self._words_ahead + len(text.split()) - len(answer.split())
             if best is None or abs(ahead) < abs(best[0]):

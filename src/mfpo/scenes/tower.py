@@ -21,7 +21,7 @@ from mfpo.scenes.examples import Examples
 from mfpo.scenes.optimizer import Optimizer
 from mfpo.scenes.world import COLOURS, KINDS
 
-Part: TypeAlias = tuple[Tensor, ...]
+TowerPart: TypeAlias = tuple[Tensor, ...]
 
 
 class PatchHeads(nn.Module):
@@ -38,7 +38,7 @@ class PatchHeads(nn.Module):
         self.centre = nn.Linear(width, 2)
 
     def loss(self, features: Tensor, covers: Tensor, colours: Tensor, centres: Tensor) -> Tensor:
-        """Sum of the three losses.
+        """Weighted sum of the three losses.
 
         Args:
             features: [B, P, D] of the tower.
@@ -52,7 +52,7 @@ class PatchHeads(nn.Module):
         target_kind = torch.where(on_object, dominant + 1, 0)
         kind_loss = F.cross_entropy(self.kind(hidden).flatten(0, 1), target_kind.flatten())
         if not on_object.any():
-            return kind_loss
+            return 2.0 * kind_loss
         target_colour = torch.gather(colours, 1, dominant)[on_object]
         target_centre = torch.gather(centres, 1, dominant[..., None].expand(-1, -1, 2))[on_object]
         colour_loss = F.cross_entropy(self.colour(hidden[on_object]), target_colour)
@@ -90,7 +90,7 @@ def train_tower(
     labels = patch_labels(examples)
     tower.train()
 
-    def loss(part: Part) -> Tensor:
+    def loss(part: TowerPart) -> Tensor:
         pixels, *targets = part
         return heads.loss(patch_features(tower, pixels), *targets) * (len(pixels) / batch_size)
 

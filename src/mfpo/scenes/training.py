@@ -50,7 +50,7 @@ CODE = (
 # Words that say what is in the picture weigh this many times as much as the others in the loss: most of a
 # caption's words follow from its wording alone, and their losses drown out whether an object is named twice.
 TELLING_WEIGHT = 10.0
-Part: TypeAlias = tuple[Batch, Tensor, float]
+TalkPart: TypeAlias = tuple[Batch, Tensor, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def train_llava(recipe: Recipe | None = None, *, num_workers: int = 2) -> VLM:
     scenes = sample_scenes("sft", recipe.num_scenes, recipe.seed, recipe.world)
     size = recipe.size
     examples = draw_examples(scenes, recipe.world.image_size, size.image_size, size.patch_size, num_workers)
-    vlm = create_llava(_texts(scenes[:2000], recipe), size, seed=recipe.seed)
+    vlm = create_llava(training_texts(scenes[:2000], recipe), size, seed=recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     train_tower(
         vlm,
@@ -171,7 +171,7 @@ def train_language(
     telling = telling_tokens(vlm)
     rng = np.random.default_rng([recipe.seed, 2])
 
-    def loss(part: Part) -> Tensor:
+    def loss(part: TalkPart) -> Tensor:
         batch, pixels, total = part
         with torch.no_grad():
             features = patch_features(model.model.vision_tower, pixels)
@@ -181,11 +181,12 @@ def train_language(
             attention_mask=batch.visible,
             position_ids=batch.positions,
             mm_encoder_outputs={"image": images},
+            use_cache=False,
         ).last_hidden_state
         learned = batch.labels[:, 1:] != -100
         labels = batch.labels[:, 1:][learned]
         losses = F.cross_entropy(model.lm_head(hidden[:, :-1][learned]), labels, reduction="none")
-        return (losses * _weights(labels, telling)).sum() / total
+        return (losses * loss_weights(labels, telling)).sum() / total
 
     trained = [model.model.multi_modal_projector, model.model.language_model, model.lm_head]
     model.train()
@@ -199,7 +200,7 @@ def train_language(
                 _talks(scenes[i], recipe, rng, lesson, 2 if lesson else int(asks)) for i in index.tolist()
             ]
             batches = [packer.pack(talks[0::2]), packer.pack(talks[1::2])]
-            total = sum(float(_weights(batch.labels, telling).sum()) for batch in batches)
+            total = sum(float(loss_weights(batch.labels, telling).sum()) for batch in batches)
             optimizer.step(loss, [(batches[0], pixels[0::2], total), (batches[1], pixels[1::2], total)])
     model.eval()
 
@@ -209,10 +210,12 @@ def telling_tokens(vlm: VLM) -> Tensor:
     words = [name for kind in KINDS.values() for name in kind.names]
     words += [*COLOURS, *POSITIONS, "no", "No", "Yes"]
     words += [word.capitalize() for word in COLOURS]
-    return torch.tensor(sorted({token for word in words for token in _tokens(vlm, word)}))
+    tokens = [_tokens(vlm, word) for word in words]
+    # A name in several tokens would give its weight to fragments that other words share.
+    return torch.tensor(sorted({one[0] for one in tokens if len(one) == 1}))
 
 
-def _weights(labels: Tensor, telling: Tensor) -> Tensor:
+def loss_weights(labels: Tensor, telling: Tensor) -> Tensor:
     """Weight of each label in the loss, 0 where nothing is learned."""
     weights = torch.where(torch.isin(labels, telling), 1.0, 1.0 / TELLING_WEIGHT)
     return weights * (labels != -100)
@@ -230,7 +233,7 @@ def _talks(
     return talks
 
 
-def _texts(scenes: list[Scene], recipe: Recipe) -> list[str]:
+def training_texts(scenes: list[Scene], recipe: Recipe) -> list[str]:
     """Text that holds every word the model will need."""
     rng = np.random.default_rng([recipe.seed, 1])
     talks = [talk for scene in scenes for talk in _talks(scene, recipe, rng, lesson=True, questions=2)]
