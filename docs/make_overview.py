@@ -28,7 +28,7 @@ from mfpo.scenes.render import Drawing, draw
 from mfpo.scenes.world import CONTEXTS, Scene, sample_scene
 
 OUTPUT = Path(__file__).parent / "images" / "overview.png"
-SCENE, WORDING_SEED = ("train", 42), 12
+SCENE, WORDING_SEED = ("train", 42), 7
 STEPS = (500, 700, 900)
 
 DRAWING_SIDE, MODEL_SIDE = 384, 336
