@@ -65,7 +65,7 @@ def run_jobs(jobs: Sequence[Job], *, num_workers: int | None = None) -> None:
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_silence) as pool:
-            for done in as_completed([pool.submit(run_job, job) for job in waiting]):
+            for done in as_completed([pool.submit(run_job, job) for job in sorted(waiting, key=_effort)]):
                 done.result()
                 progress.update()
     finally:
@@ -142,6 +142,14 @@ def run_job(job: Job) -> None:
 def base_job(model: Path, output_dir: Path, **settings: Any) -> Job:
     """Evaluation of the model that every method starts from."""
     return Job(BASE, output_dir, model=model, **settings)
+
+
+def _effort(job: Job) -> tuple[bool, bool, bool]:
+    """Sorts long jobs first, so that no core is idle while the last one runs."""
+    if job.training is None:
+        return True, True, True
+    without_image = job.training.objective.startswith("dpo")
+    return without_image, job.training.stages == "none", job.training.noise_scope is None
 
 
 def _scores(job: Job) -> tuple[str, ...]:

@@ -76,7 +76,12 @@ def method_table(
     names = list(runs)
     num_seeds = max(len(folders) for folders in runs.values())
     per_seed = [
-        compare_runs([str(folders[min(seed, len(folders) - 1)]) for folders in runs.values()], list(metrics))
+        sorted(
+            compare_runs(
+                [str(folders[min(seed, len(folders) - 1)]) for folders in runs.values()], list(metrics)
+            ),
+            key=lambda one: list(metrics).index(one.benchmark),
+        )
         for seed in range(num_seeds)
     ]
     columns = [""]

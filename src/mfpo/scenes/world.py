@@ -268,7 +268,7 @@ def _random_object(name: str, colour: str, rng: np.random.Generator, shrink: flo
     if kind.zone == "stand":
         size *= 0.8 + 0.25 * y  # nearer objects look larger
     half = size / 2 + 0.01
-    return SceneObject(name, colour, position, float(np.clip(x, half, 1 - half)), y, size)
+    return SceneObject(name, colour, position, float(min(max(x, half), 1 - half)), y, size)
 
 
 def _lower_edge(zone: Zone, size: float, rng: np.random.Generator) -> float:

@@ -115,12 +115,14 @@ class ScenesBenchmark(Benchmark):
         _check_split(self.settings.split)
         self.world = world or World()
         self._loaded: list[Item] = []
+        self._scenes: dict[str, Scene] = {}
 
     def load(self) -> list[Item]:
         """Three items per scene: a description and two existence questions."""
         if not self._loaded:
             for index in range(self.settings.num_samples or NUM_SCENES):
                 scene = sample_scene(self.settings.split, index, world=self.world)
+                self._scenes[scene.id] = scene
                 self._loaded += self._items(scene, index)
         return list(self._loaded)
 
@@ -139,8 +141,8 @@ class ScenesBenchmark(Benchmark):
 
     def open_image(self, item: Item) -> Image.Image:
         """The drawn scene."""
-        split, _, index = item.group.split("-")
-        scene = sample_scene(split, int(index), world=self.world)
+        self.load()
+        scene = self._scenes[item.group]
         return Image.open(BytesIO(picture_png(scene, self.world.image_size))).convert("RGB")
 
     def likely_kinds(self, context: str) -> frozenset[str]:
