@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mfpo.errors import UserError
 from mfpo.evaluation.results import ScoreResult
 from mfpo.experiments.config import DemoConfig, ExperimentConfig
+from mfpo.experiments.demo import plan
 from mfpo.experiments.demo import run as demo
+from mfpo.experiments.jobs import Job, effort, finished
 from mfpo.experiments.methods import BASE, METHODS, learning_rate
 from mfpo.experiments.noise_step import naming_pair
 from mfpo.experiments.run import run as experiment
-from mfpo.experiments.tables import method_table
+from mfpo.experiments.tables import MethodTable, method_table
+from mfpo.experiments.workbench import Workbench
 from mfpo.records import text_of
 from mfpo.scenes.captions import parse
 from mfpo.scenes.world import sample_scene
@@ -89,3 +95,45 @@ def test_naming_pairs_differ_in_the_name_of_one_object() -> None:
         assert right.kind in scene.kinds and wrong.kind not in scene.kinds
         assert right.colour == wrong.colour
         assert pair.regions[0].keyword == right.kind
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_table_fits_the_terminal(width: int) -> None:
+    rows = [
+        [name, "43.8***<br>[40.1, 45.2]", "72.1***<br>[70.0, 75.0]"]
+        for name in ("sft", *(method.name for method in METHODS))
+    ]
+    table = MethodTable(["", "CHAIR_s ↓", "swap_accuracy ↑"], rows, ["A note."])
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table.to_rich("title", width=width))
+    text = console.export_text()
+    assert text.count("43.8***") == text.count("72.1***") == len(rows)
+    assert "swap_accuracy ↑" in text and "…" not in text
+    assert ("[40.1, 45.2]" in text) == (width == 140)
+
+
+def test_long_trainings_start_first(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path)
+    jobs, _ = plan(bench, tmp_path / "model", tmp_path / "rows", 1)
+    names = [job.name for job in sorted(jobs, key=effort)]
+    assert names[0] == "mfpo" and names[-1] == "sft" and set(names[-3:-1]) == {"dpo", "dpo+margin"}
+
+
+def test_a_job_without_drawings_or_rows_runs_no_probe(tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    (scores / "scenes.json").write_text("{}")
+    assert finished(Job("sft", tmp_path, num_edited=0))
+    assert not finished(Job("sft", tmp_path, num_edited=10))
+    assert not finished(Job("sft", tmp_path, num_edited=0, distortion_rows=tmp_path))
+
+
+def test_a_method_of_the_same_name_that_means_something_else_is_another_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Workbench(tmp_path).claim("recipe")
+    Workbench(tmp_path).claim("recipe")
+    changed = tuple(replace(method, noise_scope="global") for method in METHODS)
+    monkeypatch.setattr("mfpo.experiments.workbench.METHODS", changed)
+    with pytest.raises(UserError, match="other settings"):
+        Workbench(tmp_path).claim("recipe")

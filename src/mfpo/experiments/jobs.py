@@ -55,7 +55,7 @@ def run_jobs(jobs: Sequence[Job], *, num_workers: int | None = None) -> None:
         jobs: What to do.
         num_workers: Processes; one for each core when None.
     """
-    waiting = [job for job in jobs if not _finished(job)]
+    waiting = [job for job in jobs if not finished(job)]
     if not waiting:
         return
     workers = min(num_workers or usable_cores(), len(waiting))
@@ -65,7 +65,7 @@ def run_jobs(jobs: Sequence[Job], *, num_workers: int | None = None) -> None:
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_silence) as pool:
-            for done in as_completed([pool.submit(run_job, job) for job in sorted(waiting, key=_effort)]):
+            for done in as_completed([pool.submit(run_job, job) for job in sorted(waiting, key=effort)]):
                 done.result()
                 progress.update()
     finally:
@@ -144,12 +144,12 @@ def base_job(model: Path, output_dir: Path, **settings: Any) -> Job:
     return Job(BASE, output_dir, model=model, **settings)
 
 
-def _effort(job: Job) -> tuple[bool, bool, bool]:
+def effort(job: Job) -> tuple[bool, ...]:
     """Sorts long jobs first, so that no core is idle while the last one runs."""
-    if job.training is None:
-        return True, True, True
-    without_image = job.training.objective.startswith("dpo")
-    return without_image, job.training.stages == "none", job.training.noise_scope is None
+    training = job.training
+    if training is None:
+        return (True,)
+    return False, training.objective.startswith("dpo"), training.stages == "none"
 
 
 def _scores(job: Job) -> tuple[str, ...]:
@@ -163,7 +163,8 @@ def _trained(job: Job) -> bool:
     return job.training is None or (job.output_dir / SKIPPED_FILE).is_file()
 
 
-def _finished(job: Job) -> bool:
+def finished(job: Job) -> bool:
+    """Whether the job's model and all its scores are there."""
     return _trained(job) and all(
         (job.output_dir / "scores" / f"{name}.json").is_file() for name in _scores(job)
     )

@@ -79,12 +79,12 @@ class Workbench:
             recipe = replace(
                 recipe, num_scenes=256, tower_steps=4, alignment_steps=4, steps=4, lesson_steps=2
             )
-        self._claim(recipe.fingerprint())
+        self.claim(recipe.fingerprint())
         folder = cached_llava(recipe, self.cache_dir)
         self.console.print(f"checkpoint: {folder}")
         return folder
 
-    def _claim(self, recipe: str) -> None:
+    def claim(self, recipe: str) -> None:
         """Mark the folder with what its results depend on, so that results of two settings never mix."""
         mark = {
             "mfpo": __version__,
