@@ -20,17 +20,6 @@ from mfpo.scenes.captions import (
 from mfpo.scenes.world import CONTEXTS, Scene, SceneObject, sample_scenes
 
 
-def thing(kind: str, colour: str, position: str = "left") -> SceneObject:
-    x = {"left": 0.2, "middle": 0.5, "right": 0.8}[position]
-    return SceneObject(kind, colour, position, x, 0.8, 0.2)  # type: ignore[arg-type]
-
-
-KITCHEN = Scene(
-    "s", "kitchen", (thing("mug", "red"), thing("apple", "green", "right"), thing("pot", "orange")), 0
-)
-LIKELY = CONTEXTS["kitchen"]
-
-
 def test_reading_a_text_back() -> None:
     text = "In this kitchen, there is a red cup on the left, an orange pot and two knives. The BIKE is blue."
     found = parse(text)
@@ -102,5 +91,6 @@ def test_what_is_usual_is_named_first() -> None:
 
 def test_existence() -> None:
     assert existence_question("apple") == "Is there an apple in the picture?"
-    assert existence_answer(KITCHEN, "apple") == "Yes, there is a green apple on the right."
-    assert existence_answer(KITCHEN, "bus") == "No, there is no bus in the picture."
+    scene = Scene("s", "kitchen", (SceneObject("apple", "green", "right", 0.8, 0.8, 0.2),), 0)
+    assert existence_answer(scene, "apple") == "Yes, there is a green apple on the right."
+    assert existence_answer(scene, "bus") == "No, there is no bus in the picture."
