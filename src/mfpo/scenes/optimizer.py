@@ -18,8 +18,8 @@ class Optimizer:
     """Muon on the matrices of the layers, AdamW on everything else, one learning-rate schedule for both.
 
     Muon needs about half of AdamW's steps here, which is what keeps the training within minutes. The parts of
-    a batch are computed side by side, one thread each: on small tensors that is a fifth faster than two
-    threads for every operation, and an update does not depend on the number of cores. It is a context
+    a batch are computed side by side, one thread each: on small tensors that is faster than two threads
+    for every operation, and an update does not depend on the number of cores. It is a context
     manager, which holds the threads.
 
     Args:
