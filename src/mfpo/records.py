@@ -97,6 +97,7 @@ class Sample:
         extra: Columns of the source that are none of the above, kept as they are (``origin_dataset`` and so
             on).
         rejected_images: Rejected images that the source brings along (scope ``swap``).
+        keywords: Keywords that the source brings along; None where it has no such column.
     """
 
     images: tuple[ImageSource, ...]
@@ -106,6 +107,7 @@ class Sample:
     where: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     rejected_images: tuple[ImageSource, ...] = ()
+    keywords: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,26 @@ class Region:
     size: tuple[int, int]
 
 
+RegionOutcome: TypeAlias = Literal["found", "not-found", "too-small", "too-large"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStatus:
+    """What became of the search for a keyword.
+
+    Attributes:
+        keyword: Text of the keyword.
+        status: ``found``, ``not-found``, or why its regions were dropped: ``too-small``, ``too-large``.
+        share: Share of the picture that its regions cover together, in [0, 1].
+        score: Confidence of the best of them, in [0, 1]; 0 if there is none.
+    """
+
+    keyword: str
+    status: RegionOutcome
+    share: float = 0.0
+    score: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Noise:
     """How a row's rejected image is made; the pixels are drawn when the batch is built.
@@ -154,6 +176,7 @@ class Noise:
         seed: Seed of the draw, a hash of the global seed and the row's id.
         fraction: Share of the area that ``random`` perturbs.
         box: The box that ``crop`` keeps, xyxy in pixels after EXIF rotation.
+        image: Which of the row's images is perturbed, and searched for the keywords; 0-based.
     """
 
     scope: Scope = "region"
@@ -162,6 +185,7 @@ class Noise:
     seed: int = 0
     fraction: float = 0.2
     box: Box | None = None
+    image: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +204,7 @@ class PreferencePair:
         rejected_images: The rejected images themselves, when they are stored (``--materialize``, scope
             ``swap``).
         extra: Other columns of the source.
+        region_status: What became of each keyword's search, in the order of ``keywords``.
     """
 
     id: str
@@ -192,6 +217,7 @@ class PreferencePair:
     noise: Noise = Noise()
     rejected_images: tuple[ImageSource, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    region_status: tuple[RegionStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ def test_load_dataset_opens_the_folder(tmp_path: Path) -> None:
     assert opened.features["images"] == List(ImageFeature())
     assert opened["id"][:] == [row.id for row in rows]
     assert opened.column_names == [
-        *("images", "prompt", "chosen", "rejected", "id", "keywords", "regions", "noise", "origin")
+        *("images", "prompt", "chosen", "rejected", "id", "keywords", "regions", "region_status", "noise"),
+        "origin",
     ]
     first = opened[3]
     assert first["images"][0].getpixel((0, 0)) == (3, 0, 0)

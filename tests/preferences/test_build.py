@@ -17,11 +17,11 @@ from mfpo.data.folder import DatasetWriter, open_dataset, shard_files
 from mfpo.data.images import open_image
 from mfpo.errors import UserError
 from mfpo.preferences import build
-from mfpo.preferences.assemble import Job, RowMaker
 from mfpo.preferences.build import build_dataset
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.regions.masks import union_mask
-from mfpo.records import row_id, row_seed
+from mfpo.preferences.worker import Request, Worker
+from mfpo.records import PreferencePair, row_id, row_seed
 
 CHOSEN, REJECTED = "A red mug stands beside a plate.", "A blue mug stands beside a fork."
 BOXES = {"mug": [[0.25, 0.25, 0.5, 0.75]], "plates": [[0.5, 0.5, 1.0, 1.0]]}
@@ -209,18 +209,18 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "DatasetWriter", partial(DatasetWriter, rows_per_shard=2))
 
 
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, row: int, error: type[BaseException]) -> list[str]:
-    """Let the row maker fail at its n-th row; gives the list of ids that it has seen."""
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, picture: int, error: type[BaseException]) -> list[str]:
+    """Let the search fail at its n-th picture; gives the list of names that it has seen."""
     made: list[str] = []
-    original = RowMaker.make
+    original = Worker.search
 
-    def make(self: RowMaker, job: Job) -> Any:
-        if len(made) == row:
+    def search(self: Worker, request: Request) -> Any:
+        if len(made) == picture:
             raise error
-        made.append(job.id)
-        return original(self, job)
+        made.append(str(request.image.path))
+        return original(self, request)
 
-    monkeypatch.setattr(RowMaker, "make", make)
+    monkeypatch.setattr(Worker, "search", search)
     return made
 
 
@@ -243,10 +243,10 @@ def test_an_interrupted_build_goes_on_where_it_was(
     assert not shard_files(tmp_path / "resumed")
     made = interrupt_at(monkeypatch, 99, KeyboardInterrupt)
     summary = build_dataset(source.config(tmp_path / "resumed"))
-    assert len(made) == 3, "two shards of two rows were finished"
+    assert len(made) == 2, "five of seven pictures were searched before"
     assert all_bytes(tmp_path / "whole") == all_bytes(tmp_path / "resumed")
     assert summary.skipped == {"missing-image": 1, "duplicate": 2}
-    assert build_dataset(source.config(tmp_path / "resumed")) == summary and len(made) == 3
+    assert build_dataset(source.config(tmp_path / "resumed")) == summary and len(made) == 2
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -382,7 +382,7 @@ def test_limit(source: Source, tmp_path: Path) -> None:
         ({"limit": 0}, "--limit"),
         ({"top_k": 0}, "top_k"),
         ({"regions": "grounded"}, "--regions"),
-        ({"annotations": None}, "--annotations"),
+        ({"annotations": None, "regions": "annotations"}, "--annotations"),
         ({"annotations": "/nowhere.jsonl"}, "cannot be read"),
         ({"dataset": "/nowhere.jsonl"}, "no such file"),
     ],
@@ -415,50 +415,179 @@ def test_an_unwritable_folder_is_told_before_any_work(
 
 BACKEND = """
 import os
-from mfpo.errors import RowError
+from mfpo.preferences.regions.masks import encode_rle
 from mfpo.records import Region
+import numpy as np
 
-class Failing:
+class Whole:
+    def segment(self, image, keywords, *, name=None):
+        with open(os.environ["CALLS"], "a") as file:
+            file.writelines(f"{os.path.basename(name)} {word}\\n" for word in keywords)
+        mask = np.zeros((image.height, image.width), bool)
+        mask[:6, :8] = True
+        rle = encode_rle(mask)
+        return [Region(word, (0, 0, 8, 6), 0.5, rle, mask.shape) for word in keywords]
+
+class Known(Whole):
+    fingerprint = "known-1"
+
+class Failing(Whole):
     def segment(self, image, keywords, *, name=None):
         if name.endswith("1.png"):
             raise ZeroDivisionError("by zero")
-        return []
+        return super().segment(image, keywords, name=name)
 
-class Dying(Failing):
+class Picky(Whole):
     def segment(self, image, keywords, *, name=None):
-        os._exit(9)
+        if "plate" in keywords:
+            raise ZeroDivisionError("no plates")
+        return super().segment(image, keywords, name=name)
 
-class Wrong(Failing):
+class Broken:
+    def segment(self, image, keywords, *, name=None):
+        raise ZeroDivisionError("by zero")
+
+class Dying(Whole):
+    def segment(self, image, keywords, *, name=None):
+        if name.endswith("1.png"):
+            os._exit(9)
+        return super().segment(image, keywords, name=name)
+
+class DyingOnce(Whole):
+    def segment(self, image, keywords, *, name=None):
+        mark = os.environ["CALLS"] + ".died"
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            os._exit(9)
+        return super().segment(image, keywords, name=name)
+
+class Wrong:
     def segment(self, image, keywords, *, name=None):
         return [Region("unicorn", (0, 0, 1, 1), 1.0, "0", (1, 1))]
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "workers", "error", "what"),
-    [
-        ("Failing", 1, RuntimeError, "pairs.jsonl:2: ZeroDivisionError"),
-        ("Failing", 2, RuntimeError, "pairs.jsonl:2: ZeroDivisionError"),
-        ("Dying", 2, UserError, "a worker process died"),
-        ("Wrong", 1, UserError, "unicorn"),
-    ],
-)
-def test_backends_that_fail(
-    source: Source,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    workers: int,
-    error: type[Exception],
-    what: str,
-) -> None:
-    (tmp_path / "failing_backend.py").write_text(BACKEND)
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """File with a line for each picture and keyword that the backends of ``own_backend`` are asked for."""
+    (tmp_path / "own_backend.py").write_text(BACKEND)
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = with_pictures(source, 3).config(
-        tmp_path / "out", regions=f"failing_backend:{name}", num_workers=workers
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.setenv("MFPO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "calls").touch()
+    return tmp_path / "calls"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "reason", "lost"),
+    [("Failing", "region-error", 1), ("DyingOnce", "", 0), ("Dying", "worker-died", 1)],
+)
+def test_a_backend_that_fails_on_a_picture_costs_one_row(
+    source: Source, tmp_path: Path, calls: Path, name: str, workers: int, reason: str, lost: int
+) -> None:
+    if workers == 1 and "Dying" in name:
+        pytest.skip("without workers it is this process that dies")
+    config = with_pictures(source, 4).config(
+        tmp_path / "out", regions=f"own_backend:{name}", num_workers=workers
     )
-    with pytest.raises(error, match=what):
+    summary = build_dataset(config)
+    assert summary.rows == 4 - lost and summary.skipped == ({reason: lost} if lost else {})
+    for entry in read_jsonl(tmp_path / "out/skipped.jsonl"):
+        assert entry["where"] == "pairs.jsonl:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("Wrong", "unicorn"), ("Broken", "failed on 10 pictures in a row; the last: ZeroDivision")],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_backend_ends_the_build(
+    source: Source, tmp_path: Path, calls: Path, name: str, what: str, workers: int
+) -> None:
+    config = with_pictures(source, 12).config(
+        tmp_path / "out", regions=f"own_backend:{name}", num_workers=workers
+    )
+    with pytest.raises(UserError, match=what):
         build_dataset(config)
+
+
+def test_one_keyword_that_fails_costs_only_the_rows_that_have_it(
+    source: Source, tmp_path: Path, calls: Path
+) -> None:
+    with_pictures(source, 1)
+    source.add("0.png", None, chosen="A mug stands here.")
+    summary = build_dataset(source.config(tmp_path / "out", regions="own_backend:Picky"))
+    assert (summary.rows, summary.skipped) == (1, {"region-error": 1})
+    (row,) = open_dataset(tmp_path / "out")
+    assert [region.keyword for region in row.regions] == ["mug"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_equal_pictures_are_searched_once(source: Source, tmp_path: Path, calls: Path, workers: int) -> None:
+    data = encoded(picture())
+    for number in range(40):
+        source.add(f"{number}.png", data, chosen=CHOSEN if number % 2 else "A red mug and a spoon.", n=number)
+        source.lines[-1] = json.dumps({**json.loads(source.lines[-1]), "question": f"What? {number}"})
+    config = source.config(tmp_path / "out", regions="own_backend:Known", num_workers=workers)
+    assert build_dataset(config).rows == 40
+    asked = [line.split(maxsplit=1)[1] for line in calls.read_text().splitlines()]
+    assert sorted(asked) == ["plate", "red mug", "spoon"]
+
+
+def test_only_what_is_new_is_searched_again(source: Source, tmp_path: Path, calls: Path) -> None:
+    config = with_pictures(source, 3).config(tmp_path / "one", regions="own_backend:Known", top_k=1)
+    build_dataset(config)
+    first = calls.read_text().splitlines()
+    assert len(first) == 3
+    build_dataset(
+        replace(config, output_dir=str(tmp_path / "two"), noise_step=900, noise_schedule="ddpm-linear")
+    )
+    assert calls.read_text().splitlines() == first, "noise needs no segmentation"
+    build_dataset(replace(config, output_dir=str(tmp_path / "three"), top_k=2))
+    new = calls.read_text().splitlines()[3:]
+    assert sorted(new) == [f"{number}.png plate" for number in range(3)] or sorted(new) == [
+        f"{number}.png red mug" for number in range(3)
+    ]
+    build_dataset(replace(config, output_dir=str(tmp_path / "anew"), top_k=2, regions="own_backend:Whole"))
+    assert rows_of(tmp_path / "three") == rows_of(tmp_path / "anew")
+
+
+def rows_of(folder: Path) -> list[PreferencePair]:
+    return list(open_dataset(folder))
+
+
+def test_regions_that_are_too_large_or_too_small_are_dropped_with_their_reason(
+    source: Source, tmp_path: Path
+) -> None:
+    source.add(
+        "a.png", encoded(picture()), boxes={"mug": [[0, 0, 0.9, 0.9]], "plate": [[0.5, 0.5, 0.52, 0.52]]}
+    )
+    config = source.config(tmp_path / "out", min_region=0.01, max_region=0.7)
+    summary = build_dataset(config)
+    (row,) = open_dataset(tmp_path / "out")
+    assert row.regions == () and row.noise.scope == "global" and summary.without_region == 1
+    assert {(entry.keyword, entry.status) for entry in row.region_status} == {
+        ("red mug", "too-large"),
+        ("plate", "too-small"),
+    }
+    shares = {entry.keyword: entry.share for entry in row.region_status}
+    assert shares["red mug"] == pytest.approx(29 * 22 / (32 * 24))
+
+
+@pytest.mark.parametrize(("noise_image", "expected"), [(0, 0), (1, 1), (-1, 1)])
+def test_the_image_that_is_searched_is_said(
+    source: Source, tmp_path: Path, noise_image: int, expected: int
+) -> None:
+    with_pictures(source, 2)
+    source.annotations = [{"image": f"{expected}.png", "boxes": BOXES}]
+    source.lines = [json.dumps({**json.loads(source.lines[0]), "image": ["images/0.png", "images/1.png"]})]
+    build_dataset(source.config(tmp_path / "out", noise_image=noise_image))
+    (row,) = open_dataset(tmp_path / "out")
+    assert row.noise.image == expected and len(row.regions) == 2
+    with pytest.raises(UserError, match="image-count"):
+        build_dataset(source.config(tmp_path / "none", noise_image=2))
 
 
 @pytest.mark.slow

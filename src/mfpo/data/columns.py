@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mfpo.records import Box, ImageSource, Keyword, Messages, Noise, PreferencePair, Region
+from mfpo.records import Box, ImageSource, Keyword, Messages, Noise, PreferencePair, Region, RegionStatus
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +43,7 @@ def schema(extra: ExtraTypes, *, rejected_images: bool) -> pa.Schema:
         "regions": List(
             {"keyword": text, "box": List(number), "score": number, "rle": text, "size": List(integer)}
         ),
+        "region_status": List({"keyword": text, "status": text, "share": number, "score": number}),
         "noise": {
             "scope": text,
             "schedule": text,
@@ -50,6 +51,7 @@ def schema(extra: ExtraTypes, *, rejected_images: bool) -> pa.Schema:
             "seed": integer,
             "fraction": number,
             "box": List(number),
+            "image": integer,
         },
     }
     clash = columns.keys() & extra.keys()
@@ -97,6 +99,7 @@ def row_from_pair(pair: PreferencePair, extra: ExtraTypes, *, rejected_images: b
         "id": pair.id,
         "keywords": [asdict(keyword) for keyword in pair.keywords],
         "regions": [asdict(region) for region in pair.regions],
+        "region_status": [asdict(status) for status in pair.region_status],
         "noise": asdict(pair.noise),
     }
     if rejected_images:
@@ -118,6 +121,7 @@ def pair_from_row(row: Mapping[str, Any]) -> PreferencePair:
         rejected=_messages(row["rejected"]),
         keywords=tuple(_keyword(entry) for entry in known["keywords"] or ()),
         regions=tuple(_region(entry) for entry in known["regions"] or ()),
+        region_status=tuple(RegionStatus(**entry) for entry in known["region_status"] or ()),
         noise=_noise(known["noise"]),
         rejected_images=_sources(known["rejected_images"]),
         extra={name: value for name, value in row.items() if name not in _CONTRACT and value is not None},
@@ -133,6 +137,7 @@ _CONTRACT = (
     "id",
     "keywords",
     "regions",
+    "region_status",
     "noise",
 )
 
@@ -185,5 +190,5 @@ def _region(entry: Mapping[str, Any]) -> Region:
 def _noise(entry: Mapping[str, Any] | None) -> Noise:
     if entry is None:
         return Noise()
-    values = {**entry, "box": None if entry.get("box") is None else _box(entry["box"])}
-    return Noise(**values)
+    box = None if entry.get("box") is None else _box(entry["box"])
+    return Noise(**{**entry, "box": box, "image": entry.get("image") or 0})

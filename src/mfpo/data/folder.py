@@ -105,6 +105,11 @@ class DatasetWriter:
         self._shards = len(self.finished)
 
     @property
+    def scratch(self) -> Path:
+        """Folder for what a resumed run with the same fingerprint needs; gone when the dataset is done."""
+        return self._staging
+
+    @property
     def _staging(self) -> Path:
         return self.folder / _STAGING
 

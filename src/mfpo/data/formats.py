@@ -21,7 +21,7 @@ Parts: TypeAlias = list[dict[str, Any]]
 IMAGE_COLUMNS = ("images", "image", "image_path")
 """Columns that may hold the images; the first one that is there is used."""
 
-DERIVED_COLUMNS = frozenset({"id", "keywords", "regions", "noise", "rejected_images"})
+DERIVED_COLUMNS = frozenset({"id", "keywords", "regions", "region_status", "noise", "rejected_images"})
 """Columns that a build makes anew, so that a built folder can be built again."""
 
 PLACEHOLDER = "<image>"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,23 +14,36 @@ from typing import Any
 from tqdm import tqdm
 
 from mfpo import __version__
+from mfpo.data.cache import default_cache
 from mfpo.data.columns import extra_types
 from mfpo.data.files import save_config
 from mfpo.data.folder import DatasetWriter, check_writable, read_manifest
 from mfpo.data.sources import image_root, read_source, source_files
 from mfpo.errors import Skip, UserError
-from mfpo.preferences.assemble import Finding, Job, RowMaker
+from mfpo.preferences.assemble import Finding, Job
 from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.engine import open_engine
 from mfpo.preferences.keywords import KeywordExtractor
 from mfpo.preferences.noise import check_noise
-from mfpo.preferences.stream import Made, made_rows, row_engine
+from mfpo.preferences.search import RegionSearch
+from mfpo.preferences.store import FORMAT, RegionStore
+from mfpo.preferences.stream import Made, RowStream
 from mfpo.preferences.summary import Summary, show_row, show_summary
 from mfpo.records import ImageSource, Noise, PreferencePair, Sample
 
 INSPECTED_ROWS = 5
 HASHED_BYTES = 256 * 2**20
 
-_FREE = ("output_dir", "num_workers", "engine", "inspect", "dry_run", "overwrite")
+_FREE = (
+    "output_dir",
+    "num_workers",
+    "max_workers",
+    "engine",
+    "inspect",
+    "dry_run",
+    "overwrite",
+    "check_regions",
+)
 """Settings that do not change the rows."""
 
 
@@ -92,7 +106,7 @@ def _check(config: BuildConfig) -> None:
         raise UserError("no folder is given", where="--output_dir", fix="say where the dataset should be")
     check_noise(Noise(config.noise_scope, config.noise_schedule, config.noise_step, 0, config.noise_fraction))
     config.keyword_config()
-    for name in ("num_workers", "limit"):
+    for name in ("num_workers", "max_workers", "limit"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"must be at least 1, not {value}", where=f"--{name}")
@@ -106,7 +120,6 @@ def _check(config: BuildConfig) -> None:
 
 def _build(config: BuildConfig, fingerprint: str) -> None:
     """Write the folder, after what an earlier run with the same fingerprint finished."""
-    maker = RowMaker(config)
     scan = _scan(config)
     writer = DatasetWriter(
         config.output_dir,
@@ -119,13 +132,13 @@ def _build(config: BuildConfig, fingerprint: str) -> None:
     root = image_root(config.dataset, config.image_dir)
     seen = {identifier for shard in writer.finished for identifier in shard.ids}
     items = islice(enumerate(_items(config)), writer.position, None)
-    extractor = KeywordExtractor(config.keyword_config())
+    bar = tqdm(total=scan.items, initial=writer.position, desc="build", unit="row", disable=None)
     with (
         writer,
-        row_engine(maker) as submit,
-        tqdm(total=scan.items, initial=writer.position, desc="build", unit="row", disable=None) as bar,
+        _row_stream(config, KeywordExtractor(config.keyword_config()), writer.scratch) as stream,
+        bar,
     ):
-        for made in made_rows(items, seen, extractor, submit):
+        for made in stream.rows(items, seen):
             writer.position = made.position + 1
             if made.job is not None and isinstance(made.outcome, Finding):
                 writer.write(_pair(made.job, made.outcome, root))
@@ -135,21 +148,43 @@ def _build(config: BuildConfig, fingerprint: str) -> None:
     save_config(config, Path(config.output_dir) / "config.yaml")
 
 
+@contextmanager
+def _row_stream(
+    config: BuildConfig, extractor: KeywordExtractor | None, scratch: Path | None
+) -> Iterator[RowStream]:
+    """What makes the rows.
+
+    Args:
+        config: The settings.
+        extractor: Finds the keywords.
+        scratch: Folder for what an interrupted build of this dataset needs again; None for none.
+    """
+    with open_engine(config) as engine:
+        fingerprint = None if extractor is None else next(iter(engine.map("describe", [None])))
+        if fingerprint is not None:
+            path: Path | str = default_cache() / "regions" / f"{fingerprint}-{FORMAT}.sqlite"
+        else:
+            path = ":memory:" if scratch is None else scratch / "regions.sqlite"
+        with RegionStore(path) as store:
+            search = RegionSearch(engine, store, by_name=fingerprint is None)
+            yield RowStream(config, engine, search, extractor)
+
+
 def _inspect(config: BuildConfig) -> Summary:
-    maker = RowMaker(config)
     items = list(islice(_items(config), INSPECTED_ROWS))
-    extractor = KeywordExtractor(config.keyword_config())
-    with row_engine(maker) as submit:
-        for made in made_rows(enumerate(items), set(), extractor, submit):
+    with _row_stream(config, KeywordExtractor(config.keyword_config()), None) as stream:
+        for made in stream.rows(enumerate(items), set()):
             show_row(items[made.position].where, made.job, made.outcome)
     return Summary()
 
 
 def _count(config: BuildConfig) -> Summary:
-    maker = RowMaker(config)
     summary = Summary()
-    with row_engine(maker) as submit, tqdm(desc="dry run", unit="row", disable=None) as bar:
-        for made in made_rows(enumerate(_items(config)), set(), None, submit):
+    with (
+        _row_stream(replace(config, materialize=False), None, None) as stream,
+        tqdm(desc="dry run", unit="row", disable=None) as bar,
+    ):
+        for made in stream.rows(enumerate(_items(config)), set()):
             _tally(summary, made)
             bar.update()
     show_summary(summary, title=f"{config.dataset} (dry run, nothing is written)")
@@ -196,6 +231,7 @@ def _pair(job: Job, finding: Finding, root: Path) -> PreferencePair:
         noise=finding.noise,
         rejected_images=tuple(_stored(source, root) for source in finding.rejected_images),
         extra=sample.extra,
+        region_status=finding.status,
     )
 
 

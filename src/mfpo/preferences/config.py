@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mfpo.data.annotations import BoxFormat
 from mfpo.preferences.keyword_config import GraphKind, KeywordConfig, KeywordMethod
 from mfpo.records import Schedule, Scope
+
+if TYPE_CHECKING:
+    from mfpo.preferences.regions.base import RegionOptions
+
+MIN_SHARE = 0.001
+MAX_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -20,12 +26,35 @@ class BuildConfig:
     """Folder for the dataset; `datasets.load_dataset` opens it."""
     image_dir: str | None = None
     """Folder that relative image names are in; the dataset's own folder by default."""
-    regions: str = "annotations"
-    """What finds the keywords in the picture: annotations, or a class of your own as package.module:Class."""
+    regions: str = "auto"
+    """What finds the keywords in the picture: annotations, grounded-sam2, sam3, clipseg, owlv2-sam, or a
+    class of your own as package.module:Class. auto: annotations if there are any, else grounded-sam2 on a
+    GPU and clipseg without one."""
     annotations: str | None = None
     """Boxes or masks of the pictures: JSON Lines of image and boxes, or COCO instances."""
     box_format: BoxFormat | None = None
     """What the boxes are; recognised by default."""
+    check_regions: bool = False
+    """Compare the regions that a model found with the boxes of --annotations; the worst become pictures."""
+    region_model: str | None = None
+    """Checkpoint of the region backend instead of its own: a Hub name or a folder; DETECTOR,SEGMENTER for
+    backends of two models."""
+    region_revision: str | None = None
+    """Revision of that checkpoint on the Hub: branch, tag or commit."""
+    device: str = "auto"
+    """Where the region backend computes: auto (the GPUs if there are any), cpu, cuda, cuda:1, mps."""
+    region_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What the region backend computes in; auto is bfloat16 on a GPU that can, else float32."""
+    box_threshold: float | None = None
+    """Score from which a detector's box counts; the backend's own by default."""
+    mask_threshold: float | None = None
+    """Probability from which a pixel belongs to a mask; the backend's own by default."""
+    min_region: float = MIN_SHARE
+    """Share of the picture below which what was found of a keyword is dropped as too small."""
+    max_region: float = MAX_SHARE
+    """Share of the picture above which what was found of a keyword is dropped as too large."""
+    dilate: float = 0.0
+    """Grow the regions by this fraction of the picture's shorter side."""
     keywords: KeywordMethod = "multipartite"
     """How keywords are ranked: by the multipartite graph, or first come first (a baseline)."""
     top_k: int = 5
@@ -59,10 +88,16 @@ class BuildConfig:
     """Share of the area that scope random perturbs."""
     seed: int = 0
     """Seed of the noise; a row's own seed is a hash of it and the row's id."""
-    num_workers: int = 1
-    """Processes that decode pictures and find regions; the rows are the same for any number."""
-    engine: Literal["local"] = "local"
-    """Where the work is done."""
+    noise_image: int = 0
+    """Which image of a row with several is searched and perturbed; -1 is the last."""
+    num_workers: int | None = None
+    """Processes that open pictures and find regions; the rows are the same for any number. By default one
+    for each GPU, one in all without."""
+    max_workers: int | None = None
+    """Engine ray: let the number of workers grow up to this; num_workers by default."""
+    engine: Literal["local", "ray"] = "local"
+    """Where pictures are searched: local (processes of this machine) or ray (Ray Data, here or on a
+    cluster)."""
     inspect: bool = False
     """Show how the first rows are understood, and write nothing."""
     materialize: bool = False
@@ -75,6 +110,29 @@ class BuildConfig:
     """Use only the first rows of the source."""
     overwrite: bool = False
     """Replace a dataset that is in the folder already."""
+
+    @property
+    def backend(self) -> str:
+        """The region backend that ``auto`` stands for here."""
+        if self.regions == "auto" and self.annotations is not None and not self.check_regions:
+            return "annotations"
+        return self.regions
+
+    def region_options(self) -> RegionOptions:
+        """What the region backend may need."""
+        from mfpo.preferences.regions.base import RegionOptions
+
+        return RegionOptions(
+            annotations=self.annotations,
+            box_format=self.box_format,
+            embedding_model=self.embedding_model,
+            model=self.region_model,
+            revision=self.region_revision,
+            device=self.device,
+            dtype=self.region_dtype,
+            box_threshold=self.box_threshold,
+            mask_threshold=self.mask_threshold,
+        )
 
     def keyword_config(self) -> KeywordConfig:
         """The settings of the keyword graph.

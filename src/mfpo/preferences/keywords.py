@@ -48,11 +48,14 @@ class KeywordExtractor:
             load_embedder(self.config.embedding_model) if self._needs_vectors else None
         )
 
-    def extract(self, texts: Sequence[str]) -> list[tuple[Keyword, ...]]:
+    def extract(
+        self, texts: Sequence[str], given: Sequence[Sequence[str] | None] | None = None
+    ) -> list[tuple[Keyword, ...]]:
         """The top K keywords of each text, best first; ties go to the first occurrence.
 
         Args:
             texts: Answers; of one longer than 50,000 characters only the beginning is read.
+            given: Keywords that came with each text; read by the method ``given``.
 
         Returns:
             One tuple per text, of at most ``config.top_k`` keywords, whose spans index the text; empty where

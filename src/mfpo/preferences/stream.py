@@ -1,32 +1,26 @@
-"""Rows on their way through the build: read, freed of duplicates, given keywords, made here or by workers."""
+"""Rows on their way through the build: read, freed of duplicates, given keywords, searched, put together."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import repeat
+from typing import TYPE_CHECKING
 
-from mfpo.errors import RowError, Skip, UserError
-from mfpo.preferences.assemble import Finding, Job, RowMaker, make_row, start_worker
-from mfpo.records import ImageSource, Sample, row_id, text_of
+from mfpo.errors import RowError, Skip
+from mfpo.preferences.assemble import Finding, Job, assemble
+from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.engine import Engine, WorkerDied
+from mfpo.preferences.search import RegionSearch, Wait
+from mfpo.preferences.worker import Drawing, Request
+from mfpo.records import ImageSource, Keyword, Sample, row_id, text_of
 
 if TYPE_CHECKING:
     from mfpo.preferences.keywords import KeywordExtractor
 
-BATCH_ROWS = 64
-BATCH_BYTES = 64 * 2**20
-"""Rows and bytes of images of a batch; two batches are in memory at once."""
-
-Outcome: TypeAlias = Callable[[], "Finding | Skip"]
-"""Gives, or waits for, what became of a row."""
-
-Submit: TypeAlias = Callable[[Job], Outcome]
+WINDOW_BYTES = 128 * 2**20
+"""Bytes of images after which a window is full, see [`Engine.window_rows`]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,120 +38,165 @@ class Made:
     outcome: Finding | Skip
 
 
-@contextmanager
-def row_engine(maker: RowMaker) -> Iterator[Submit]:
-    """What makes rows: this process when it is asked for them, or worker processes as soon as they can.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row between its keywords and its finding."""
+
+    position: int
+    job: Job | Skip
+    requests: tuple[Request, ...] = ()
+
+
+class RowStream:
+    """Makes rows; while the pictures of one window are searched, the keywords of the next are found here.
 
     Args:
-        maker: The maker of this process; its configuration says how many workers there are.
-    """
-    config = maker.config
-    if config.num_workers == 1:
-        yield lambda job: partial(maker.make, job)
-        return
-    # Not forked: this process has threads (BLAS, Arrow, tokenizers) that a fork would leave behind locked.
-    pool = ProcessPoolExecutor(
-        config.num_workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=start_worker,
-        initargs=(config,),
-    )
-    try:
-        yield lambda job: pool.submit(make_row, job).result
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def made_rows(
-    items: Iterable[tuple[int, Sample | Skip]],
-    seen: set[str],
-    extractor: KeywordExtractor | None,
-    submit: Submit,
-) -> Iterator[Made]:
-    """The rows in their order; while workers make one batch, the keywords of the next are found here.
-
-    Args:
-        items: Position and row.
-        seen: Ids that are there already; a row with one of these is a duplicate. Ids of new rows are added.
+        config: The settings.
+        engine: Works on pictures.
+        search: Searches them, with that engine.
         extractor: Finds the keywords; None for none.
-        submit: Gives a row to the engine.
+    """
+
+    def __init__(
+        self, config: BuildConfig, engine: Engine, search: RegionSearch, extractor: KeywordExtractor | None
+    ) -> None:
+        self._config, self._engine, self._search, self._extractor = config, engine, search, extractor
+
+    def rows(self, items: Iterable[tuple[int, Sample | Skip]], seen: set[str]) -> Iterator[Made]:
+        """The rows in their order.
+
+        Args:
+            items: Position and row.
+            seen: Ids that are there already; a row with one of these is a duplicate. Ids of new rows are
+                added.
+
+        Raises:
+            UserError: The region backend cannot be set up, or fails on one picture after the other.
+        """
+        waiting: deque[tuple[list[_Row], Wait]] = deque()
+        jobs = ((position, self._job(item, seen)) for position, item in items)
+        for window in _windows(jobs, self._engine.window_rows):
+            waiting.append(self._begin(window))
+            if len(waiting) > 1:
+                yield from self._finish(*waiting.popleft())
+        while waiting:
+            yield from self._finish(*waiting.popleft())
+
+    def _job(self, item: Sample | Skip, seen: set[str]) -> Job | Skip:
+        """The row with its images in memory, unless they cannot be read or an equal row came before."""
+        if isinstance(item, Skip):
+            return item
+        try:
+            target = _target(len(item.images), self._config.noise_image)
+            images = tuple(ImageSource(source.path, source.read()) for source in item.images)
+            rejected = tuple(ImageSource(source.path, source.read()) for source in item.rejected_images)
+        except RowError as error:
+            return Skip(item.where, error.reason, error.detail)
+        identifier = row_id([source.read() for source in images], item.prompt, item.chosen, item.rejected)
+        if identifier in seen:
+            return Skip(item.where, "duplicate", f"the same images and texts as row {identifier}")
+        seen.add(identifier)
+        files = (*item.images, *item.rejected_images)
+        return Job(identifier, replace(item, images=images, rejected_images=rejected), files, target)
+
+    def _begin(self, window: Sequence[tuple[int, Job | Skip]]) -> tuple[list[_Row], Wait]:
+        jobs = [job for _, job in window if isinstance(job, Job)]
+        keywords: Iterable[tuple[Keyword, ...]] = repeat(())
+        if self._extractor is not None:
+            texts = [text_of(job.sample.chosen) for job in jobs]
+            keywords = self._extractor.extract(texts, [job.sample.keywords for job in jobs])
+        found = iter(keywords)
+        rows: list[_Row] = []
+        for position, job in window:
+            if isinstance(job, Job):
+                job = replace(job, keywords=next(found))
+                rows.append(_Row(position, job, self._requests(job)))
+            else:
+                rows.append(_Row(position, job))
+        return rows, self._search.submit([request for row in rows for request in row.requests])
+
+    def _requests(self, job: Job) -> tuple[Request, ...]:
+        pictures = (*job.sample.images, *job.sample.rejected_images)
+        wanted = tuple(dict.fromkeys(keyword.text for keyword in job.keywords))
+        return tuple(
+            Request(self._search.key(picture), self._sent(job, index), wanted if index == job.target else ())
+            for index, picture in enumerate(pictures)
+        )
+
+    def _sent(self, job: Job, index: int) -> ImageSource:
+        """What a worker gets: another process reads files itself."""
+        pictures = (*job.sample.images, *job.sample.rejected_images)
+        return job.files[index] if self._engine.reads_files else pictures[index]
+
+    def _finish(self, rows: Sequence[_Row], wait: Wait) -> Iterator[Made]:
+        wait()
+        made = [
+            Made(row.position, None, row.job)
+            if isinstance(row.job, Skip)
+            else Made(row.position, row.job, self._outcome(row.job, row.requests))
+            for row in rows
+        ]
+        yield from self._drawn(made) if self._config.materialize else made
+
+    def _outcome(self, job: Job, requests: Sequence[Request]) -> Finding | Skip:
+        return assemble(job, [self._search.picture(request) for request in requests], self._config)
+
+    def _drawn(self, made: Sequence[Made]) -> Iterator[Made]:
+        """The rows with their rejected image as a picture; the other images of a row stay as they are."""
+        drawings = [
+            Drawing(f"{job.id}.png", self._sent(job, job.target), finding.regions, finding.noise)
+            for job, finding in map(_to_be_drawn, made)
+            if job is not None and finding is not None
+        ]
+        results = self._engine.map("draw", drawings)
+        for row in made:
+            job, finding = _to_be_drawn(row)
+            if job is None or finding is None:
+                yield row
+            else:
+                yield replace(row, outcome=_with_drawing(job, finding, next(results)))
+
+
+def _to_be_drawn(row: Made) -> tuple[Job | None, Finding | None]:
+    """The row and its finding, None where it has no drawing."""
+    if isinstance(row.outcome, Finding) and row.outcome.noise.scope != "swap":
+        return row.job, row.outcome
+    return row.job, None
+
+
+def _with_drawing(job: Job, finding: Finding, result: ImageSource | RowError | WorkerDied) -> Finding | Skip:
+    if isinstance(result, RowError):
+        return Skip(job.sample.where, result.reason, result.detail)
+    if isinstance(result, WorkerDied):
+        return Skip(
+            job.sample.where, "worker-died", "the process that drew its rejected image died each time"
+        )
+    images = list(job.sample.images)
+    images[job.target] = result
+    return replace(finding, rejected_images=tuple(images))
+
+
+def _target(count: int, wanted: int) -> int:
+    """Index of the image that is perturbed; negative settings count from the end.
 
     Raises:
-        UserError: A worker process died.
-        RuntimeError: A region backend failed on a row.
+        RowError: The row has no such image.
     """
-    waiting: deque[list[tuple[int, Job | Skip, Outcome | None]]] = deque()
-    for batch in _batches((position, _job(item, seen)) for position, item in items):
-        waiting.append(_submit_batch(batch, extractor, submit))
-        if len(waiting) > 1:
-            yield from _collect(waiting.popleft())
-    while waiting:
-        yield from _collect(waiting.popleft())
+    index = wanted + count if wanted < 0 else wanted
+    if not 0 <= index < count:
+        raise RowError("image-count", f"--noise_image {wanted}, and the row has {count} images")
+    return index
 
 
-def _job(item: Sample | Skip, seen: set[str]) -> Job | Skip:
-    """The row with its images in memory, unless they cannot be read or an equal row came before."""
-    if isinstance(item, Skip):
-        return item
-    try:
-        images = tuple(ImageSource(source.path, source.read()) for source in item.images)
-        rejected = tuple(ImageSource(source.path, source.read()) for source in item.rejected_images)
-    except RowError as error:
-        return Skip(item.where, error.reason, error.detail)
-    identifier = row_id([source.read() for source in images], item.prompt, item.chosen, item.rejected)
-    if identifier in seen:
-        return Skip(item.where, "duplicate", f"the same images and texts as row {identifier}")
-    seen.add(identifier)
-    return Job(identifier, replace(item, images=images, rejected_images=rejected))
-
-
-def _batches(jobs: Iterable[tuple[int, Job | Skip]]) -> Iterator[list[tuple[int, Job | Skip]]]:
-    batch: list[tuple[int, Job | Skip]] = []
+def _windows(jobs: Iterable[tuple[int, Job | Skip]], rows: int) -> Iterator[list[tuple[int, Job | Skip]]]:
+    window: list[tuple[int, Job | Skip]] = []
     size = 0
     for position, job in jobs:
-        batch.append((position, job))
+        window.append((position, job))
         if isinstance(job, Job):
             size += sum(len(source.read()) for source in job.sample.images)
-        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _submit_batch(
-    batch: list[tuple[int, Job | Skip]], extractor: KeywordExtractor | None, submit: Submit
-) -> list[tuple[int, Job | Skip, Outcome | None]]:
-    chosen = [text_of(job.sample.chosen) for _, job in batch if isinstance(job, Job)]
-    keywords = iter(extractor.extract(chosen) if extractor is not None else [()] * len(chosen))
-    result: list[tuple[int, Job | Skip, Outcome | None]] = []
-    for position, job in batch:
-        if isinstance(job, Job):
-            job = replace(job, keywords=next(keywords))
-            result.append((position, job, submit(job)))
-        else:
-            result.append((position, job, None))
-    return result
-
-
-def _collect(batch: list[tuple[int, Job | Skip, Outcome | None]]) -> Iterator[Made]:
-    for position, job, outcome in batch:
-        if isinstance(job, Skip):
-            yield Made(position, None, job)
-        elif outcome is not None:
-            yield Made(position, job, _finish(job, outcome))
-
-
-def _finish(job: Job, outcome: Outcome) -> Finding | Skip:
-    try:
-        return outcome()
-    except UserError:
-        raise
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, most likely for lack of memory",
-            where=f"at or before {job.sample.where}",
-            fix="use fewer --num_workers; what was finished is kept and the next run goes on after it",
-        ) from None
-    except Exception as error:
-        raise RuntimeError(f"{job.sample.where}: {type(error).__name__}: {error}") from error
+        if len(window) >= rows or size >= WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from mfpo.data.cache import default_cache
 from mfpo.data.files import write_json
 from mfpo.data.folder import check_writable
 from mfpo.errors import UserError
@@ -15,12 +15,6 @@ from mfpo.scenes.llava import save_llava
 from mfpo.scenes.training import Recipe, train_llava
 
 RECIPE_FILE = "scene_recipe.json"
-
-
-def default_cache() -> Path:
-    """``$MFPO_CACHE``, else ``mfpo`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MFPO_CACHE") or Path(base) / "mfpo")
 
 
 def cached_llava(recipe: Recipe, cache_dir: str | Path | None = None, *, num_workers: int = 2) -> Path:

@@ -50,11 +50,23 @@ class RegionOptions:
         annotations: Annotation file.
         box_format: What its boxes are; recognised when None.
         embedding_model: Sentence embeddings that compare keywords with labels.
+        model: Checkpoint instead of the backend's own; ``DETECTOR,SEGMENTER`` for two models.
+        revision: Revision of the checkpoint, likewise.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        dtype: ``auto``, ``float32``, ``bfloat16``, ``float16``.
+        box_threshold: Score from which a box counts; the backend's own when None.
+        mask_threshold: Probability from which a pixel counts; the backend's own when None.
     """
 
     annotations: str | None = None
     box_format: BoxFormat | None = None
     embedding_model: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    box_threshold: float | None = None
+    mask_threshold: float | None = None
 
 
 def load_backend(spec: str, options: RegionOptions | None = None) -> RegionBackend:
@@ -77,6 +89,15 @@ def load_backend(spec: str, options: RegionOptions | None = None) -> RegionBacke
             fix=f"{nearest(spec, BACKENDS)}; or name a class of your own as package.module:Class",
         )
     return factory(options or RegionOptions())
+
+
+def backend_fingerprint(backend: RegionBackend) -> str | None:
+    """Identifies everything but picture and keyword that a backend's results depend on.
+
+    Results of a backend with an attribute ``fingerprint`` (a string) are kept for later builds; without one,
+    or with None, they are kept only until the dataset is finished.
+    """
+    return getattr(backend, "fingerprint", None)
 
 
 def _load_class(spec: str) -> RegionBackend:

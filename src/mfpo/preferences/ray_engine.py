@@ -1,0 +1,143 @@
+"""The engine ``ray``: Ray Data with a pool of actors, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mfpo.errors import UserError
+from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.engine import num_workers
+from mfpo.preferences.worker import Task, Worker
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Columns = dict[str, "NDArray[np.object_]"]
+
+
+class RayEngine:
+    """A pool of actors that load the model once a window and take pictures by the names of their files.
+
+    What goes through Ray's object store are names (encoded bytes for images that lie inside a data file),
+    keywords and run lengths, never pixels. An actor that dies is started again and its work repeated, by Ray.
+    The files must be at the same place on all machines. A running cluster is used where ``RAY_ADDRESS`` names
+    one, else Ray is started here for the time of the build.
+
+    Args:
+        config: The settings; the pool has ``num_workers`` actors and may grow to ``max_workers``.
+
+    Raises:
+        UserError: Ray is not installed, or cannot be started.
+    """
+
+    # Each window is one Ray Data job, which starts its actors anew.
+    window_rows = 4096
+    reads_files = True
+
+    def __init__(self, config: BuildConfig) -> None:
+        try:
+            import ray
+            import ray.data
+        except ImportError as error:
+            raise UserError(
+                f"Ray cannot be imported: {error}", where="--engine ray", fix="pip install 'mfpo[ray]'"
+            ) from None
+        self._config = replace(config, num_workers=num_workers(config))
+        self._ray = ray
+        self._started = not ray.is_initialized()
+        self._jobs = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> RayEngine:
+        if self._started:
+            here = os.environ.get("RAY_ADDRESS") is None
+            try:
+                self._ray.init(
+                    num_cpus=max(os.cpu_count() or 1, self._most() + 1) if here else None,
+                    include_dashboard=False if here else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except (OSError, ConnectionError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"Ray cannot be started: {error}",
+                    where="--engine ray",
+                    fix="look at RAY_ADDRESS, or use --engine local",
+                ) from None
+        context = self._ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._jobs.shutdown(cancel_futures=True)
+        if self._started:
+            self._ray.shutdown()
+
+    def map(self, task: Task, items: Sequence[Any]) -> Iterator[Any]:
+        """See [`mfpo.preferences.engine.Engine.map`]; the work begins at once, one window after the other."""
+        if task == "describe":
+            # Asked once, before there is a window; the answer is the same everywhere.
+            worker = Worker(self._config)
+            return iter([worker.do(task, item) for item in items])
+        if not items:
+            return iter(())
+        results: Future[list[Any]] = self._jobs.submit(self._run, task, items)
+        return (result for result in results.result())
+
+    def _run(self, task: Task, items: Sequence[Any]) -> list[Any]:
+        data = self._ray.data
+        config = self._config
+        on_gpu = config.backend != "annotations" and config.device != "cpu" and self._has_gpus()
+        rows = data.from_items(
+            [{"index": index, "item": pickle.dumps(item)} for index, item in enumerate(items)],
+            override_num_blocks=max(1, min(len(items), 4 * self._most())),
+        )
+        worked = rows.map_batches(
+            _Actor,
+            fn_constructor_args=(config, task),
+            batch_size=None,
+            compute=data.ActorPoolStrategy(min_size=config.num_workers or 1, max_size=self._most()),
+            num_gpus=1 if on_gpu else 0,
+            num_cpus=0 if on_gpu else 1,
+        )
+        results: list[Any] = [None] * len(items)
+        for row in worked.iter_rows():
+            result = pickle.loads(row["result"])  # noqa: S301  (made by our own actors)
+            if isinstance(result, UserError):
+                raise result
+            results[row["index"]] = result
+        return results
+
+    def _most(self) -> int:
+        least = self._config.num_workers or 1
+        return max(least, self._config.max_workers or least)
+
+    def _has_gpus(self) -> bool:
+        return self._ray.cluster_resources().get("GPU", 0) > 0
+
+
+class _Actor:
+    """A worker among Ray's actors; a mistake of the user's is a result, since Ray would wrap it."""
+
+    def __init__(self, config: BuildConfig, task: Task) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        self._worker, self._task = Worker(config), task
+
+    def __call__(self, batch: Columns) -> Columns:
+        import numpy as np
+
+        results = np.empty(len(batch["item"]), dtype=object)
+        for index, item in enumerate(batch["item"]):
+            try:
+                result = self._worker.do(self._task, pickle.loads(item))  # noqa: S301  (made by our own driver)
+            except UserError as error:
+                result = error
+            results[index] = pickle.dumps(result)
+        return {"index": batch["index"], "result": results}
