@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,15 +69,19 @@ def test_missing_language_model_fails(
     assert found["English tagger"]["status"] == found["code only"]["status"] == "problem"
 
 
-def test_region_backends_are_listed_only_when_they_exist(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_region_backends_say_what_they_need(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    backends = (
-        ("here", "mfpo.cli.verbs", "nothing"),
-        ("later", "mfpo.preferences.regions.not_there", "a GPU"),
-    )
-    monkeypatch.setattr(doctor, "_BACKENDS", backends)
+    import huggingface_hub.file_download
+
+    monkeypatch.setattr(huggingface_hub.file_download.constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--CIDAS--clipseg-rd64-refined/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text("abc")
     assert main(["doctor", "--json"]) == 0
     found = findings(capsys)
-    assert found["here"]["detail"] == "ready; needs nothing"
-    assert "later" not in found
+    assert found["clipseg"] == {**found["clipseg"], "status": "ok", "detail": "ready"}
+    assert "facebook/sam2.1-hiera-large" in found["grounded-sam2"]["detail"]
+    assert "access: https://huggingface.co/facebook/sam3" in found["sam3"]["detail"]

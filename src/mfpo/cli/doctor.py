@@ -158,7 +158,7 @@ def _models() -> Iterator[Finding]:
 
 
 def _backends() -> Iterator[Finding]:
-    """What finds keywords in pictures: a backend of models is ready when its weights are in the local cache."""
+    """What finds keywords in pictures; models are ready when their weights are in the local cache."""
     yield Finding(
         "regions", "annotations", "ok", "ready; needs boxes or masks with the data: --annotations FILE"
     )

@@ -17,7 +17,7 @@ from mfpo import __version__
 from mfpo.data.cache import default_cache
 from mfpo.data.columns import extra_types
 from mfpo.data.files import save_config
-from mfpo.data.folder import DatasetWriter, check_writable, read_manifest
+from mfpo.data.folder import DatasetWriter, check_writable, open_dataset, read_manifest
 from mfpo.data.sources import image_root, read_source, source_files
 from mfpo.errors import Skip, UserError
 from mfpo.preferences.assemble import Finding, Job
@@ -95,6 +95,8 @@ def build_dataset(config: BuildConfig) -> Summary:
         title = config.output_dir
     summary = Summary.of_folder(config.output_dir)
     show_summary(summary, title=title)
+    if config.check_regions:
+        _check_regions(config)
     return summary
 
 
@@ -110,6 +112,10 @@ def _check(config: BuildConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"must be at least 1, not {value}", where=f"--{name}")
+    if config.check_regions and config.annotations is None:
+        raise UserError(
+            "there are no boxes to compare with", where="--check_regions", fix="pass --annotations FILE"
+        )
     if config.materialize and config.model_name_or_path is None:
         raise UserError(
             "rejected images are drawn at the resolution of a model, and none is named",
@@ -168,6 +174,22 @@ def _row_stream(
         with RegionStore(path) as store:
             search = RegionSearch(engine, store, by_name=fingerprint is None)
             yield RowStream(config, engine, search, extractor)
+
+
+def _check_regions(config: BuildConfig) -> None:
+    from mfpo.data.annotations import load_annotations
+    from mfpo.preferences.regions.check import check_regions
+
+    assert config.annotations is not None, "checked before anything is read"
+    folder = Path(config.output_dir) / "region_check"
+    annotations = load_annotations(config.annotations, config.box_format)
+    report = check_regions(open_dataset(config.output_dir), annotations, folder)
+    low, high = report.interval
+    print(
+        f"regions checked: {report.keywords} keywords have given boxes, {report.found} were found, "
+        f"{report.right} of them right ({report.share:.0%}, 95% interval {low:.0%} to {high:.0%}); "
+        f"the worst are in {folder / 'worst'}"
+    )
 
 
 def _inspect(config: BuildConfig) -> Summary:
