@@ -12,6 +12,7 @@ lose. The last line is one line of JSON.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -124,8 +125,8 @@ def disturb(
             try:
                 process.wait(chance.uniform(1.0, 9.0) if sum(done.values()) < kills else None)
             except subprocess.TimeoutExpired:
-                if sum(done.values()) % 2 and kill_worker(process.pid, chance):
-                    done["worker"] += 1
+                if sum(done.values()) % 2:
+                    done["worker"] += kill_worker(process, chance)
                     continue
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -137,20 +138,20 @@ def disturb(
             return done
 
 
-def kill_worker(pid: int, chance: random.Random) -> bool:
-    """Kill one process that searches pictures, if there is one."""
-    workers = []
-    for child in psutil.Process(pid).children(recursive=True):
-        try:
-            line = " ".join(child.cmdline())
-        except psutil.Error:
-            continue
-        if "spawn_main" in line or line.startswith("ray::MapWorker"):
-            workers.append(child)
-    if not workers:
-        return False
-    chance.choice(workers).kill()
-    return True
+def kill_worker(build: subprocess.Popen, chance: random.Random) -> bool:
+    """Kill one process that searches pictures as soon as there is one; False if the build ends before."""
+    while build.poll() is None:
+        workers = []
+        for child in psutil.Process(build.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                line = " ".join(child.cmdline())
+                if "spawn_main" in line or line.startswith("ray::MapWorker"):
+                    workers.append(child)
+        if workers:
+            chance.choice(workers).kill()
+            return True
+        time.sleep(0.2)
+    return False
 
 
 if __name__ == "__main__":

@@ -134,7 +134,6 @@ class TestParameters:
             ("damping", 1.0),
             ("topic_distance", 1.5),
             ("graph", "bipartite"),
-            ("method", "tfidf"),
         ],
     )
     def test_values_out_of_range_are_refused(self, name: str, value: object) -> None:
@@ -250,3 +249,43 @@ def _copy_with_pooling(folder: Path, changes: dict[str, bool]) -> Path:
     config = json.loads((source / "1_Pooling/config.json").read_text())
     (folder / "1_Pooling/config.json").write_text(json.dumps({**config, **changes}))
     return folder
+
+
+class TestOtherSources:
+    def test_nouns_are_all_candidates_in_order(self) -> None:
+        text = "A dog, a cat, a mug, a plate, a fork, a spoon and two chairs stand on a rug."
+        (found,) = KeywordExtractor(KeywordConfig(method="nouns", top_k=2)).extract([text])
+        assert [k.text for k in found] == ["dog", "cat", "mug", "plate", "fork", "spoon", "chairs", "rug"]
+
+    def test_given_keywords_find_their_places(self) -> None:
+        text = "Two dogs and a Double-Decker bus; the dogs bark at the bus stop."
+        given = [["double-decker bus", "dog", "unicorn", "dog", " "]]
+        (found,) = KeywordExtractor(KeywordConfig(method="given")).extract([text], given)
+        assert [k.text for k in found] == ["double-decker bus", "dog", "unicorn"]
+        assert [[text[a:b] for a, b in k.spans] for k in found] == [
+            ["Double-Decker bus"],
+            ["dogs", "dogs"],
+            [],
+        ]
+        assert [k.score for k in found] == [1, 1 / 2, 1 / 3]
+
+    def test_rows_without_keywords_are_told(self) -> None:
+        extractor = KeywordExtractor(KeywordConfig(method="given"))
+        with pytest.raises(UserError, match="bring no keywords"):
+            extractor.extract(["A dog."], [None])
+        assert extractor.extract(["A dog.", "A cat."], [None, ["cat"]])[0] == ()
+
+    def test_a_function_of_ones_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "own_keywords.py").write_text(
+            "def last(texts):\n    return [[text.rstrip('.').split()[-1]] for text in texts]\n"
+            "def wrong(texts):\n    return texts\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        (found,) = KeywordExtractor(KeywordConfig(method="own_keywords:last")).extract(["A dog by a cat."])
+        assert [(k.text, k.spans) for k in found] == [("cat", ((11, 14),))]
+        with pytest.raises(UserError, match="list of strings for each"):
+            KeywordExtractor(KeywordConfig(method="own_keywords:wrong")).extract(["A dog."])
+        with pytest.raises(UserError, match="did you mean 'last'"):
+            KeywordExtractor(KeywordConfig(method="own_keywords:lasst"))
+        with pytest.raises(UserError, match="did you mean 'nouns'"):
+            KeywordConfig(method="noun")

@@ -167,9 +167,27 @@ def read_row(form: Format, row: Row, where: str, image_root: Path) -> Sample:
         where=where,
         extra=_extra(form, row),
         rejected_images=image_sources(row.get("rejected_images"), "rejected_images", image_root),
+        keywords=_keywords(row.get("keywords")),
     )
     _check_encodable(sample)
     return sample
+
+
+def _keywords(value: Any) -> tuple[str, ...] | None:
+    """Phrases of a column ``keywords``: a list of them or of our own records, or one text with commas."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, (list, tuple)):
+        raise RowError("bad-value", "column keywords is neither a list nor a text")
+    phrases: list[str] = []
+    for entry in value:
+        phrase = entry.get("text") if isinstance(entry, Mapping) else entry
+        if not isinstance(phrase, str):
+            raise RowError("bad-value", "column keywords holds something else than phrases")
+        phrases += [phrase.strip()] if phrase.strip() else []
+    return tuple(phrases)
 
 
 def _check_encodable(sample: Sample) -> None:

@@ -272,6 +272,7 @@ def _stored(source: ImageSource, root: Path) -> ImageSource:
 def _fingerprint(config: BuildConfig) -> str:
     """Identifies the rows that a configuration makes of its files as they are now."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    settings["regions"] = config.backend
     files = source_files(config.dataset)
     if files:
         # What is in the files counts, not where they lie.

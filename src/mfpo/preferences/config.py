@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mfpo.data.annotations import BoxFormat
-from mfpo.preferences.keyword_config import GraphKind, KeywordConfig, KeywordMethod
+from mfpo.preferences.keyword_config import GraphKind, KeywordConfig
 from mfpo.records import Schedule, Scope
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ class BuildConfig:
     """Share of the picture above which what was found of a keyword is dropped as too large."""
     dilate: float = 0.0
     """Grow the regions by this fraction of the picture's shorter side."""
-    keywords: KeywordMethod = "multipartite"
-    """How keywords are ranked: by the multipartite graph, or first come first (a baseline)."""
+    keywords: str = "multipartite"
+    """How keywords are found: multipartite (ranked by the graph), nouns (all that name a visible thing),
+    first (the first of them, a baseline), given (the source's column keywords), or a function of your own
+    as package.module:name."""
     top_k: int = 5
     """K, how many keywords an answer keeps."""
     phi: float = KeywordConfig.phi

@@ -17,6 +17,7 @@ normalisation of the walk, so it is the receiver's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -38,20 +39,25 @@ def topics(stems: Sequence[Collection[str]], distance: float) -> NDArray[np.int6
     Returns:
         int64 ``[N]``, the topic of each candidate, numbered from 0 by first occurrence.
     """
-    if len(stems) < 2:
-        return np.zeros(len(stems), dtype=np.int64)
-    column = {word: index for index, word in enumerate(sorted(set().union(*stems)))}
-    has_word = np.zeros((len(stems), len(column)))
-    for row, words in enumerate(stems):
-        has_word[row, [column[word] for word in words]] = 1
+    numbers = np.arange(len(stems), dtype=np.int64)
+    seen = Counter(word for words in stems for word in set(words))
+    # Who shares no word with anybody is at distance 1 from all, and stays alone unless that is allowed.
+    close = [i for i, words in enumerate(stems) if distance >= 1 or any(seen[word] > 1 for word in words)]
+    if len(close) < 2:
+        return numbers
+    column = {word: index for index, word in enumerate(sorted(set().union(*(stems[i] for i in close))))}
+    has_word = np.zeros((len(close), len(column)))
+    for row, node in enumerate(close):
+        has_word[row, [column[word] for word in stems[node]]] = 1
     common = has_word @ has_word.T
     sizes = has_word.sum(1)
     jaccard = 1 - common / (sizes[:, None] + sizes[None, :] - common)
     tree = linkage(squareform(jaccard, checks=False), method="average")
     labels = fcluster(tree, t=distance, criterion="distance")
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    numbers: NDArray[np.int64] = np.argsort(np.argsort(first))[inverse].astype(np.int64)
-    return numbers
+    leaders: dict[int, int] = {}
+    for node, label in zip(close, labels, strict=True):
+        numbers[node] = leaders.setdefault(int(label), node)
+    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
 
 
 def edges(topic: NDArray[np.int64], *, complete: bool = False) -> NDArray[np.bool_]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from mfpo.errors import UserError
+from mfpo.errors import UserError, nearest
 
 GraphKind: TypeAlias = Literal["multipartite", "complete"]
-KeywordMethod: TypeAlias = Literal["multipartite", "first"]
+KEYWORD_METHODS = ("multipartite", "nouns", "first", "given")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,10 @@ class KeywordConfig:
         UserError: A value is out of its range.
     """
 
-    method: KeywordMethod = "multipartite"
-    """`multipartite` ranks candidates by the graph; `first` keeps the order of the text, as a baseline."""
+    method: str = "multipartite"
+    """`multipartite` ranks candidates by the graph; `first` keeps the order of the text, as a baseline;
+    `nouns` takes all candidates in that order; `given` takes keywords that came with the rows; anything else
+    is a function package.module:name from texts to the keywords of each."""
     top_k: int = 5
     """K, how many keywords an answer keeps; at least 1."""
     phi: float = 1.0
@@ -43,9 +45,12 @@ class KeywordConfig:
     """Sentence embeddings: the packaged MiniLM, or a folder or Hub name of a sentence-transformers model."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.method in get_args(KeywordMethod), "method", f"one of {get_args(KeywordMethod)}", self.method
-        )
+        if self.method not in KEYWORD_METHODS and ":" not in self.method:
+            raise UserError(
+                f"unknown way to find keywords: {self.method!r}",
+                where="--keywords",
+                fix=f"{nearest(self.method, KEYWORD_METHODS)}; or your own function: package.module:name",
+            )
         _require(self.graph in get_args(GraphKind), "graph", f"one of {get_args(GraphKind)}", self.graph)
         _require(self.top_k >= 1, "top_k", "at least 1", self.top_k)
         for name in ("phi", "gamma", "alpha_ctx", "position_decay"):

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mfpo.errors import UserError
 from mfpo.preferences import graph
 from mfpo.preferences.candidates import Candidate, find_candidates, read_words
-from mfpo.preferences.keyword_config import KeywordConfig
+from mfpo.preferences.keyword_config import KEYWORD_METHODS, KeywordConfig
 from mfpo.preferences.language import Embedder, load_embedder, load_tagger
+from mfpo.preferences.phrases import keywords_of, load_phrase_source
 from mfpo.records import Keyword
 
 if TYPE_CHECKING:
@@ -42,8 +44,12 @@ class KeywordExtractor:
         embedder: Embedder | None = None,
     ) -> None:
         self.config = config or KeywordConfig()
-        self._tagger = tagger or load_tagger(self.config.spacy_model)
-        self._needs_vectors = self.config.method == "multipartite" and self.config.gamma > 0
+        method = self.config.method
+        self._needs_vectors = method == "multipartite" and self.config.gamma > 0
+        self._source = load_phrase_source(method) if method not in KEYWORD_METHODS else None
+        self._tagger = tagger
+        if tagger is None and method != "given" and self._source is None:
+            self._tagger = load_tagger(self.config.spacy_model)
         self._embedder = embedder or (
             load_embedder(self.config.embedding_model) if self._needs_vectors else None
         )
@@ -53,23 +59,42 @@ class KeywordExtractor:
     ) -> list[tuple[Keyword, ...]]:
         """The top K keywords of each text, best first; ties go to the first occurrence.
 
+        The method ``nouns`` gives all of them. Keywords that come from elsewhere may lack spans, where the
+        text does not have them.
+
         Args:
             texts: Answers; of one longer than 50,000 characters only the beginning is read.
-            given: Keywords that came with each text; read by the method ``given``.
+            given: Keywords that came with each text, for the method ``given``.
 
         Returns:
-            One tuple per text, of at most ``config.top_k`` keywords, whose spans index the text; empty where
-            no noun names a visible thing.
+            One tuple per text, whose spans index the text; empty where no noun names a visible thing.
+
+        Raises:
+            UserError: The method is ``given``, and no text brought keywords; or a function of the user's own
+                gave something else than lists of strings.
         """
-        read = list(self._read(texts))
+        if self._source is not None:
+            phrases: Sequence[Sequence[str] | None] = self._source(list(texts))
+        elif self.config.method == "given":
+            phrases = _brought(texts, given)
+        else:
+            return self._from_graph(texts)
+        return [
+            keywords_of(text, list(own or ())[: self.config.top_k])
+            for text, own in zip(texts, phrases, strict=True)
+        ]
+
+    def _from_graph(self, texts: Sequence[str]) -> list[tuple[Keyword, ...]]:
+        read = list(self.read(texts))
         vectors = self._vectors([candidates for candidates, _ in read])
         return [
             self._keywords(candidates, self._scores(candidates, length, vectors))
             for candidates, length in read
         ]
 
-    def _read(self, texts: Sequence[str]) -> Iterator[tuple[list[Candidate], int]]:
+    def read(self, texts: Sequence[str]) -> Iterator[tuple[list[Candidate], int]]:
         """Candidates and number of words of each text."""
+        assert self._tagger is not None, "the method reads texts"
         for doc in self._tagger.pipe(text[:MAX_CHARACTERS] for text in texts):
             words = read_words(doc)
             yield find_candidates(doc.text, words), len(words)
@@ -85,7 +110,7 @@ class KeywordExtractor:
     def _scores(
         self, candidates: Sequence[Candidate], length: int, vectors: dict[str, NDArray[np.float32]]
     ) -> NDArray[np.float64]:
-        if self.config.method == "first":
+        if self.config.method != "multipartite":
             return 1 / (1 + np.arange(len(candidates), dtype=np.float64))
         stacked = None
         if self._needs_vectors and len(candidates) > 1:
@@ -94,11 +119,25 @@ class KeywordExtractor:
 
     def _keywords(self, candidates: Sequence[Candidate], scores: NDArray[np.float64]) -> tuple[Keyword, ...]:
         # Rounded: what differs by floating-point error alone is a tie. Stable: ties keep the text's order.
-        best = np.argsort(-np.round(scores, 10), kind="stable")[: self.config.top_k]
+        best = np.argsort(-np.round(scores, 10), kind="stable")
+        if self.config.method != "nouns":
+            best = best[: self.config.top_k]
         return tuple(
             Keyword(text=candidates[index].text, score=float(scores[index]), spans=candidates[index].spans)
             for index in best
         )
+
+
+def _brought(
+    texts: Sequence[str], given: Sequence[Sequence[str] | None] | None
+) -> Sequence[Sequence[str] | None]:
+    if texts and (given is None or all(own is None for own in given)):
+        raise UserError(
+            "the rows bring no keywords",
+            where="--keywords given",
+            fix="a column `keywords` is needed: a list of phrases, or one text with commas between them",
+        )
+    return given or ()
 
 
 def keyword_graph(

@@ -24,7 +24,7 @@ DEFAULT_TAGGER = KeywordConfig.spacy_model
 DEFAULT_EMBEDDER = KeywordConfig.embedding_model
 
 _BATCH_SIZE = 16
-_SHORTEST = 8
+_SHORTEST = 4
 _LONGEST = 256
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import queue
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +19,9 @@ from mfpo.preferences.worker import Task, Worker
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+ITEMS_A_BLOCK = 32
+"""Pictures that an actor takes at once; so much is lost at most with an actor."""
 
 Columns = dict[str, "NDArray[np.object_]"]
 
@@ -90,18 +94,39 @@ class RayEngine:
             return iter([worker.do(task, item) for item in items])
         if not items:
             return iter(())
-        results: Future[list[Any]] = self._jobs.submit(self._run, task, items)
-        return (result for result in results.result())
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        job = self._jobs.submit(self._run, task, items, results)
+        return self._results(job, results, len(items))
 
-    def _run(self, task: Task, items: Sequence[Any]) -> list[Any]:
-        data = self._ray.data
-        config = self._config
+    @staticmethod
+    def _results(job: Future[None], results: queue.SimpleQueue[Any], count: int) -> Iterator[Any]:
+        """The results as they come, which is in order."""
+        for _ in range(count):
+            result = results.get()
+            if isinstance(result, UserError):
+                raise result
+            if isinstance(result, _Failed):
+                job.result()
+            yield result
+
+    def _run(self, task: Task, items: Sequence[Any], results: queue.SimpleQueue[Any]) -> None:
+        """One Ray Data job; what it gives is put into the queue, and a mark where it fails."""
+        try:
+            for row in self._worked(task, items).iter_rows():
+                results.put(pickle.loads(row["result"]))  # noqa: S301  (made by our own actors)
+        except BaseException:
+            results.put(_Failed())
+            raise
+
+    def _worked(self, task: Task, items: Sequence[Any]) -> Any:
+        """The dataset of the results, not computed yet."""
+        data, config = self._ray.data, self._config
         on_gpu = config.backend != "annotations" and config.device != "cpu" and self._has_gpus()
         rows = data.from_items(
-            [{"index": index, "item": pickle.dumps(item)} for index, item in enumerate(items)],
-            override_num_blocks=max(1, min(len(items), 4 * self._most())),
+            [{"item": pickle.dumps(item)} for item in items],
+            override_num_blocks=-(-len(items) // ITEMS_A_BLOCK),
         )
-        worked = rows.map_batches(
+        return rows.map_batches(
             _Actor,
             fn_constructor_args=(config, task),
             batch_size=None,
@@ -109,13 +134,6 @@ class RayEngine:
             num_gpus=1 if on_gpu else 0,
             num_cpus=0 if on_gpu else 1,
         )
-        results: list[Any] = [None] * len(items)
-        for row in worked.iter_rows():
-            result = pickle.loads(row["result"])  # noqa: S301  (made by our own actors)
-            if isinstance(result, UserError):
-                raise result
-            results[row["index"]] = result
-        return results
 
     def _most(self) -> int:
         least = self._config.num_workers or 1
@@ -123,6 +141,10 @@ class RayEngine:
 
     def _has_gpus(self) -> bool:
         return self._ray.cluster_resources().get("GPU", 0) > 0
+
+
+class _Failed:
+    """Stands where results end because Ray gave up."""
 
 
 class _Actor:
@@ -142,4 +164,4 @@ class _Actor:
             except UserError as error:
                 result = error
             results[index] = pickle.dumps(result)
-        return {"index": batch["index"], "result": results}
+        return {"result": results}

@@ -5,13 +5,13 @@ A backend of one's own is any class with the method of [`RegionBackend`], named 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from PIL import Image
 
+from mfpo.data.plugins import load_object
 from mfpo.errors import UserError, nearest
 from mfpo.records import Region
 
@@ -102,24 +102,11 @@ def backend_fingerprint(backend: RegionBackend) -> str | None:
 
 
 def _load_class(spec: str) -> RegionBackend:
-    module_name, _, class_name = spec.partition(":")
     where = f"--regions {spec}"
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(
-            f"the module cannot be imported: {error}",
-            where=where,
-            fix="install it, or put its folder on PYTHONPATH",
-        ) from error
-    if not hasattr(module, class_name):
-        known = [name for name, value in vars(module).items() if isinstance(value, type)]
-        fix = nearest(class_name, known) if known else "check the name"
-        raise UserError(f"{module_name} has no {class_name!r}", where=where, fix=fix)
-    backend = getattr(module, class_name)()
+    backend = load_object(spec, where)()
     if not isinstance(backend, RegionBackend):
         raise UserError(
-            f"{class_name} has no method `segment`",
+            f"{spec.partition(':')[2]} has no method `segment`",
             where=where,
             fix="segment(image, keywords, *, name=None) -> list[Region]",
         )
