@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from mfpo.preferences.candidates import find_candidates, read_words, stem
 from mfpo.preferences.keywords import KeywordConfig, KeywordExtractor
-from mfpo.preferences.language import load_tagger
+from mfpo.preferences.tagging import load_tagger
 
 TOP_FOR_FIRST = 3
 RESAMPLES = 10_000

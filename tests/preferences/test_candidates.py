@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mfpo.preferences.candidates import Candidate, find_candidates, read_words
-from mfpo.preferences.language import load_tagger
+from mfpo.preferences.tagging import load_tagger
 
 
 def candidates_of(text: str) -> list[Candidate]:

@@ -15,9 +15,10 @@ from numpy.testing import assert_allclose
 
 from mfpo.preferences import graph
 from mfpo.preferences.candidates import Candidate, find_candidates, read_words
+from mfpo.preferences.embeddings import load_embedder
 from mfpo.preferences.keyword_config import KeywordConfig
 from mfpo.preferences.keywords import keyword_graph
-from mfpo.preferences.language import load_embedder, load_tagger
+from mfpo.preferences.tagging import load_tagger
 
 # "red car ... dog ... blue car ... tree": two variants of one topic, the first of them named twice.
 STEMS = [("red", "car"), ("dog",), ("blue", "car"), ("tree",)]

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from mfpo.errors import UserError
+from mfpo.preferences.embeddings import DEFAULT_EMBEDDER, Embedder, load_embedder
 from mfpo.preferences.keywords import KeywordConfig, KeywordExtractor
-from mfpo.preferences.language import DEFAULT_EMBEDDER, Embedder, load_embedder, load_tagger
+from mfpo.preferences.tagging import load_tagger
 from mfpo.records import Keyword
 
 KITCHEN = (
@@ -228,7 +229,7 @@ class TestLanguage:
 
     def test_loaded_once_per_process(self) -> None:
         assert load_tagger() is load_tagger() and load_embedder() is load_embedder(DEFAULT_EMBEDDER)
-        assert not {"parser", "ner"} & set(load_tagger().pipe_names)
+        assert not {"parser", "ner"} & set(load_tagger().pipeline.pipe_names)
 
     def test_unknown_models_are_told_to_the_user(self) -> None:
         with pytest.raises(UserError, match="en_core_web_none"):

@@ -88,7 +88,7 @@ def read_words(doc: Doc) -> list[Word]:
     a preposition, a number or a participle ("built-in", "tube-shaped").
 
     Args:
-        doc: Output of the tagger of [`mfpo.preferences.language.load_tagger`].
+        doc: Output of the tagger of [`mfpo.preferences.tagging.load_tagger`].
     """
     words: list[Word] = []
     new_line = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +10,11 @@ from numpy.typing import NDArray
 from mfpo.errors import UserError
 from mfpo.preferences import graph
 from mfpo.preferences.candidates import Candidate, find_candidates, read_words
+from mfpo.preferences.embeddings import Embedder, load_embedder
 from mfpo.preferences.keyword_config import KEYWORD_METHODS, KeywordConfig
-from mfpo.preferences.language import Embedder, load_embedder, load_tagger
 from mfpo.preferences.phrases import keywords_of, load_phrase_source
+from mfpo.preferences.tagging import Tagger, load_tagger
 from mfpo.records import Keyword
-
-if TYPE_CHECKING:
-    from spacy.language import Language
 
 __all__ = ["KeywordConfig", "KeywordExtractor", "keyword_graph"]
 
@@ -40,7 +37,7 @@ class KeywordExtractor:
     def __init__(
         self,
         config: KeywordConfig | None = None,
-        tagger: Language | None = None,
+        tagger: Tagger | None = None,
         embedder: Embedder | None = None,
     ) -> None:
         self.config = config or KeywordConfig()

@@ -127,7 +127,7 @@ class GivenRegions:
 
     def _embedder(self) -> Embed:
         if self._embed is None:
-            from mfpo.preferences.language import DEFAULT_EMBEDDER, load_embedder
+            from mfpo.preferences.embeddings import DEFAULT_EMBEDDER, load_embedder
 
             self._embed = load_embedder(self._embedding_model or DEFAULT_EMBEDDER).embed
         return self._embed

