@@ -2,8 +2,8 @@
 
     python benchmarks/build_memory.py --rows 1000 50000
 
-Each build runs in a process of its own on synthetic rows with pictures of 96 pixels that all differ; its largest
-resident set is what the system reports for it. The last line is one line of JSON.
+Each build runs in a process of its own on synthetic rows with pictures of 96 pixels that all differ; its
+largest resident set is what the system reports for it. The last line is one line of JSON.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -90,16 +92,24 @@ def test_rows_that_cannot_be_used(processor, changes, reason):
     assert error.value.reason == reason
 
 
-def test_two_images_in_a_prompt(processor):
+@pytest.mark.parametrize("noised", [0, 1])
+def test_of_two_images_the_noised_one_alone_changes(processor, noised):
     import numpy as np
 
     second = png(np.full((40, 40, 3), 99, dtype=np.uint8))
     pair = make_pair(0, images=(*make_pair(0).images, second), prompt=user_message("Compare.", num_images=2))
+    pair = replace(pair, noise=replace(pair.noise, scope="global", image=noised))
     row = RowEncoder(processor).encode(pair)
     assert (row.prompt["input_ids"] == processor.image_token_id).sum() == 2 * IMAGE_TOKENS
     clean, corrupted = row.image.tensors["pixel_values"], row.rejected_image.tensors["pixel_values"]
     assert row.image.count == 2 and clean.shape[0] == 2
-    assert not torch.equal(clean[0], corrupted[0]) and torch.equal(clean[1], corrupted[1])
+    assert not torch.equal(clean[noised], corrupted[noised])
+    assert torch.equal(clean[1 - noised], corrupted[1 - noised])
+    alone = replace(pair, images=(pair.images[noised],), noise=replace(pair.noise, image=0))
+    single = RowEncoder(processor).encode(replace(alone, prompt=user_message("Compare.")))
+    assert torch.equal(single.rejected_image.tensors["pixel_values"][0], corrupted[noised])
+    with pytest.raises(RowError, match="image-count"):
+        RowEncoder(processor).encode(replace(pair, noise=replace(pair.noise, image=2)))
 
 
 def test_layout_of_a_batch(processor):

@@ -16,7 +16,7 @@ from mfpo.errors import RowError
 from mfpo.models.chat import render_prompt, render_response
 from mfpo.models.logprobs import IGNORE, ResponseBatch
 from mfpo.models.vision import ImageInputs, batch_images
-from mfpo.preferences.rejected import rejected_inputs
+from mfpo.preferences.rejected import rejected_inputs, stored_rejected
 from mfpo.records import Messages, Noise, PreferencePair, Schedule, Scope
 
 if TYPE_CHECKING:
@@ -182,21 +182,25 @@ class RowEncoder:
     def _rejected_image(
         self, pair: PreferencePair, images: Sequence[Image.Image], pixels: dict[str, Tensor]
     ) -> ImageInputs:
-        """The rejected image; of several pictures the first is corrupted, as the regions are its."""
+        """The rejected image; of several pictures the one that was searched for the keywords is corrupted."""
         noise = self.noise.apply(pair.noise)
+        if noise.image >= len(images):
+            raise RowError("image-count", f"image {noise.image} is to be perturbed, of {len(images)}")
         swapped = noise.scope == "swap" and pair.rejected_images
-        stored = open_image(pair.rejected_images[0]) if swapped else None
+        stored = open_image(stored_rejected(pair)) if swapped else None
         image_processor: Any = self.processor.image_processor
         clean = pixels if len(images) == 1 else None
         try:
-            made = rejected_inputs(image_processor, images[0], pair.regions, noise, stored, clean=clean)
+            made = rejected_inputs(
+                image_processor, images[noise.image], pair.regions, noise, stored, clean=clean
+            )
         except ValueError as error:
             raise RowError("bad-region", str(error)) from None
-        corrupted = dict(made.inputs)
-        if len(images) > 1:
-            corrupted = batch_images(
-                [corrupted, image_processor(images=list(images[1:]), return_tensors="pt")]
-            )
+        parts = [
+            made.inputs if index == noise.image else image_processor(images=[image], return_tensors="pt")
+            for index, image in enumerate(images)
+        ]
+        corrupted = dict(parts[0]) if len(parts) == 1 else batch_images(parts)
         tensors = {name: torch.as_tensor(corrupted[name]) for name in pixels}
         if any(tensors[name].shape != pixels[name].shape for name in pixels):
             raise RowError(

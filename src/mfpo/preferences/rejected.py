@@ -27,7 +27,7 @@ from mfpo.errors import UserError
 from mfpo.preferences.erase import erase
 from mfpo.preferences.noise import NoiseLevel, check_noise, generator
 from mfpo.preferences.regions.masks import union_mask
-from mfpo.records import Box, Noise, Region, Scope
+from mfpo.records import Box, ImageSource, Noise, PreferencePair, Region, Scope
 
 PIXELS = "pixel_values"
 NOISE_STREAM, PLACE_STREAM = 0, 1
@@ -55,6 +55,12 @@ class RejectedInputs:
     def share(self) -> float:
         """Share of the elements of ``pixel_values`` in the mask; 1 where the whole picture is replaced."""
         return 1.0 if self.mask is None else self.mask.float().mean().item()
+
+
+def stored_rejected(pair: PreferencePair) -> ImageSource:
+    """The stored picture that stands for the perturbed one; a row may store that one alone, or all images."""
+    number = pair.noise.image if len(pair.rejected_images) == len(pair.images) else 0
+    return pair.rejected_images[number]
 
 
 def rejected_inputs(

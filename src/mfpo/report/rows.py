@@ -13,7 +13,7 @@ from mfpo.data.images import open_image
 from mfpo.errors import RowError, UserError
 from mfpo.preferences.noise import noise_level
 from mfpo.preferences.regions.masks import decode_rle, union_mask
-from mfpo.preferences.rejected import picture_of, rejected_inputs
+from mfpo.preferences.rejected import picture_of, rejected_inputs, stored_rejected
 from mfpo.records import ImageSource, Keyword, Noise, PreferencePair, Region, text_of
 from mfpo.report.marks import Mark, Piece, changed_words, pieces
 from mfpo.report.page import KEYWORD_COLOURS, data_uri
@@ -141,11 +141,12 @@ def row_view(
         steps: Noise steps to show; the row's own is always among them.
     """
     chosen = text_of(pair.chosen)
+    source = pair.images[pair.noise.image] if pair.noise.image < len(pair.images) else ImageSource()
     picture: Image.Image | None = None
     frames: tuple[Frame, ...] = ()
     scope, share, pixelated, problem = str(pair.noise.scope), 0.0, False, ""
     try:
-        picture = open_image(pair.images[0] if pair.images else ImageSource())
+        picture = open_image(source)
         share = float(union_mask(pair.regions, (picture.height, picture.width)).mean())
         frames, scope, pixelated = _frames(pair, picture, image_processor, steps)
     except (RowError, UserError, ValueError) as error:
@@ -154,7 +155,7 @@ def row_view(
         number=number,
         id=pair.id,
         image=_embedded(picture) if picture else "",
-        image_name=(pair.images[0].path or "") if pair.images else "",
+        image_name=source.path or "",
         size=picture.size if picture else (0, 0),
         problem=problem,
         keywords=tuple(_keyword_view(k, i, pair.regions) for i, k in enumerate(pair.keywords)),
@@ -209,7 +210,7 @@ def _frames(
     """The rejected image at every step, the scope that came out, and whether the model's input is small."""
     noise = pair.noise
     if noise.scope not in NOISY_SCOPES:
-        stored = open_image(pair.rejected_images[0]) if pair.rejected_images else None
+        stored = open_image(stored_rejected(pair)) if pair.rejected_images else None
         made = rejected_inputs(image_processor, picture, pair.regions, noise, stored)
         shown = picture_of(image_processor, made.inputs)
         return (
