@@ -41,6 +41,14 @@ def answer(text: str) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
 
 
+def ratings(*values: int) -> dict[str, Any]:
+    aspects = ("Helpfulness", "Visual Faithfulness", "Ethical Considerations")
+    return {
+        aspect: {"Rating": str(value), "Rationale": "x"}
+        for aspect, value in zip(aspects, values, strict=True)
+    }
+
+
 SHAREGPT = {
     "conversations": [{"from": "human", "value": f"<image>{QUESTION}"}],
     "chosen": {"from": "gpt", "value": CHOSEN},
@@ -80,6 +88,34 @@ FORMATS: dict[str, dict[str, Any]] = {
         "chosen": CHOSEN,
         "rejected": REJECTED,
         "images": ["a.png"],
+    },
+    "vlfeedback": {
+        "id": "a",
+        "image": {"bytes": None, "path": "a.png"},
+        "prompt": QUESTION,
+        "models": ["x", "y", "z"],
+        "completions": [
+            {"model": "x", "response": "Something.", "annotations": ratings(3, 4, 3)},
+            {"model": "y", "response": REJECTED, "annotations": ratings(1, 5, 2)},
+            {"model": "z", "response": CHOSEN, "annotations": ratings(4, 5, 5)},
+        ],
+    },
+    "vlfeedback as records of lists": {
+        "image": "a.png",
+        "prompt": QUESTION,
+        "completions": {
+            "model": ["x", "y", "z"],
+            "response": [CHOSEN, REJECTED, "Unrated."],
+            "annotations": {"Helpfulness": {"Rating": ["5", "2", "N/A"], "Rationale": ["", "", ""]}},
+        },
+    },
+    "ms-swift": {
+        "images": ["a.png"],
+        "messages": [
+            {"role": "user", "content": f"<image>{QUESTION}"},
+            {"role": "assistant", "content": CHOSEN},
+        ],
+        "rejected_response": REJECTED,
     },
     "image path": {"image_path": "a.png", "question": QUESTION, "chosen": CHOSEN, "rejected": REJECTED},
 }
@@ -300,3 +336,34 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     jsonl(tmp_path / "more.jsonl", [PLAIN])
     with pytest.raises(UserError, match=r"several data files.*\n.*more.jsonl, pairs.jsonl"):
         list(read_source(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("completions", "reason"),
+    [
+        ([{"response": "A.", "annotations": ratings(1, 2, 3)}], "no-preference"),
+        ([{"response": r, "annotations": ratings(2, 2, 2)} for r in "AB"], "no-preference"),
+        ([{"response": r, "annotations": None} for r in "AB"], "no-preference"),
+        ([1, 2], "bad-value"),
+        ("text", "bad-value"),
+        ({"response": "text"}, "no-preference"),
+    ],
+)
+def test_ratings_without_a_preference(tmp_path: Path, completions: Any, reason: str) -> None:
+    row = {"image": "a.png", "prompt": QUESTION, "completions": completions}
+    dataset = jsonl(tmp_path / "pairs.jsonl", [row, FORMATS["vlfeedback"]])
+    assert skips(dataset) == [("pairs.jsonl:1", reason)]
+
+
+def test_keywords_that_a_row_brings(tmp_path: Path) -> None:
+    values: list[Any] = [
+        "red mug, plate ,",
+        ["red mug", "plate"],
+        [{"text": "red mug"}, {"text": "plate"}],
+        None,
+    ]
+    dataset = jsonl(tmp_path / "pairs.jsonl", [{**PLAIN, "keywords": value} for value in values])
+    assert [row.keywords for row in samples(dataset)] == [("red mug", "plate")] * 3 + [None]
+    assert skips(jsonl(tmp_path / "bad.jsonl", [{**PLAIN, "keywords": [3]}, PLAIN])) == [
+        ("bad.jsonl:1", "bad-value")
+    ]

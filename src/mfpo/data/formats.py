@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mfpo.data.ratings import best_and_worst
 from mfpo.errors import RowError
 from mfpo.records import ImageSource, Messages, Sample, assistant_message, text_of
 
@@ -114,6 +115,18 @@ def _read_alpaca(row: Row) -> Turns:
     return Turns([{"role": "user", "content": text}], row["chosen"], row["rejected"])
 
 
+def _read_rated(row: Row) -> Turns:
+    """VLFeedback: ``prompt``, and several rated answers as ``completions``."""
+    best, worst = best_and_worst(row["completions"])
+    return Turns([{"role": "user", "content": _text(row["prompt"], "prompt")}], best, worst)
+
+
+def _read_swift(row: Row) -> Turns:
+    """ms-swift: ``messages`` that end with the chosen answer, and ``rejected_response``."""
+    messages = _messages(row["messages"], "messages", role="user")
+    return Turns(messages[:-1], messages[-1:], _text(row["rejected_response"], "rejected_response"))
+
+
 FORMATS = (
     Format("TRL conversational", frozenset({"prompt", "chosen", "rejected"}), _read_conversational),
     Format("RLAIF-V or plain", frozenset({"question", "chosen", "rejected"}), _read_question),
@@ -129,6 +142,8 @@ FORMATS = (
         _read_alpaca,
         frozenset({"input"}),
     ),
+    Format("VLFeedback", frozenset({"prompt", "completions"}), _read_rated),
+    Format("ms-swift", frozenset({"messages", "rejected_response"}), _read_swift),
     Format("RLHF-V", frozenset({"text"}), _read_json_text),
 )
 
