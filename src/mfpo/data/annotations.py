@@ -19,6 +19,7 @@ Everything refers to the picture after EXIF rotation. A box is ``xyxy_fraction``
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -280,6 +281,8 @@ def _with_mask(label: str, mask: Any, box: Box | None, size: tuple[int, int] | N
 
 def _box(values: Any) -> Box:
     a, b, c, d = (float(value) for value in values)
+    if not all(math.isfinite(value) for value in (a, b, c, d)):
+        raise ValueError("a box with a corner that is not finite")
     return a, b, c, d
 
 

@@ -208,6 +208,8 @@ def _keywords(value: Any) -> tuple[str, ...] | None:
 def _check_encodable(sample: Sample) -> None:
     """JSON can spell half a character (a lone surrogate), which no file can hold."""
     texts = [text_of([*sample.prompt, *sample.chosen, *sample.rejected]), *map(str, sample.extra.values())]
+    texts += [source.path or "" for source in (*sample.images, *sample.rejected_images)]
+    texts += [*sample.extra, *(sample.keywords or ())]
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
@@ -252,8 +254,12 @@ def image_sources(value: Any, column: str, image_root: Path) -> tuple[ImageSourc
         return (ImageSource(data=bytes(value)),)
     if isinstance(value, Mapping):
         data, path = value.get("bytes"), value.get("path")
-        if data is not None:
+        if path is not None and not isinstance(path, str):
+            raise RowError("bad-value", f"column {column} has a path of type {type(path).__name__}")
+        if isinstance(data, (bytes, bytearray)):
             return (ImageSource(path=path, data=bytes(data)),)
+        if data is not None:
+            raise RowError("bad-value", f"column {column} has bytes of type {type(data).__name__}")
         if not path:
             raise RowError("missing-image", f"column {column} has neither bytes nor a path")
         value = path
