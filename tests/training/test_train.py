@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from mfpo.difficulty import store
 from mfpo.difficulty.scores import ReferenceScores
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
@@ -214,9 +215,7 @@ def test_unreadable_rows_are_skipped_and_counted(run):
 
 def test_stored_scores_are_used_only_for_the_same_model(run, config_in, tiny_llava, tmp_path, monkeypatch):
     first = run(max_steps=1)
-    import mfpo.training.train as module
-
-    monkeypatch.setattr(module, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
+    monkeypatch.setattr(store, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
     vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
     config = config_in(output_dir=str(tmp_path / "second"), max_steps=1)
     again = train(vlm, make_pairs(6), config, stored_scores=first.output_dir / "reference")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from transformers import TrainingArguments, set_seed
 from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import check_writable, open_dataset
 from mfpo.difficulty.config import Precision
-from mfpo.difficulty.rank import FOLDER
-from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
+from mfpo.difficulty.fingerprint import fingerprint
+from mfpo.difficulty.scores import ReferenceScores
 from mfpo.difficulty.stages import plan_stages
+from mfpo.difficulty.store import FOLDER, obtain_scores
 from mfpo.errors import Skip, UserError
-from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
+from mfpo.models.load import VLM, default_dtype, load_vlm, process_device
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
 from mfpo.training.arguments import checkpoint_to_resume, training_arguments
@@ -66,10 +66,12 @@ def run(config: TrainConfig) -> TrainResult | None:
     get_objective(config.objective)
     check_writable(config.output_dir)
     rows = open_dataset(config.dataset)
-    half = config.use_lora and wants_bf16(config, default_device())
+    device = process_device()
+    half = config.use_lora and wants_bf16(config, device)
     vlm = load_vlm(
         config.model_name_or_path,
         dtype=torch.bfloat16 if half else torch.float32,
+        device=device,
         revision=config.revision,
         attn_implementation=config.attn_implementation,
         trust_remote_code=config.trust_remote_code,
@@ -157,17 +159,18 @@ def set_up(
     skips: list[Skip] = []
     if digest is not None:
         own = Path(config.output_dir) / FOLDER
-        scores = find_scores([own, *([stored_scores] if stored_scores else [])], digest, sequences)
-        if scores is None:
-            batch_size, bar = args.per_device_train_batch_size, not args.disable_tqdm
-            scores, skips = compute_scores(
-                model, encoded, images, sequences, batch_size=batch_size, precision=precision, progress=bar
-            )
-            if args.should_save:
-                scores.save(own, digest)
-        else:
-            missing = (identifier for identifier in encoded.ids if identifier not in scores.index)
-            skips = [Skip(f"row {identifier}", "no-reference-score") for identifier in missing]
+        stored = obtain_scores(
+            model,
+            encoded,
+            images,
+            sequences,
+            fingerprint=digest,
+            folders=[own, *([stored_scores] if stored_scores else [])],
+            batch_size=args.per_device_train_batch_size,
+            precision=precision,
+            progress=not args.disable_tqdm,
+        )
+        scores, skips = stored.scores, stored.skips
     turns = TurnDataset(
         encoded,
         _turns(config, encoded, scores, args),
@@ -212,17 +215,6 @@ def precision_of(vlm: VLM, config: TrainConfig) -> Precision:
     if vlm.model.dtype == torch.bfloat16:
         return "bfloat16"
     return "mixed" if wants_bf16(config, vlm.device) else "float32"
-
-
-def find_scores(
-    folders: Sequence[Path], digest: str, sequences: Sequence[SequenceKind]
-) -> ReferenceScores | None:
-    """Stored scores under that fingerprint that hold all the sequences."""
-    for folder in folders:
-        scores = ReferenceScores.load(folder, digest)
-        if scores is not None and set(sequences) <= set(scores.logps):
-            return scores
-    return None
 
 
 def _objective(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKind, ...], RowEncoder]:
