@@ -17,7 +17,6 @@ from mfpo.difficulty.scores import ReferenceScores
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.records import ImageSource
-from mfpo.training.arguments import last_whole_checkpoint
 from mfpo.training.config import TrainConfig
 from mfpo.training.train import run as train_command
 from mfpo.training.train import train
@@ -148,45 +147,6 @@ def test_stages_are_trained_in_order(run, monkeypatch):
     for number in range(3):
         rows = [identifier for identifier, _ in seen[4 * number : 4 * number + 4]]
         assert sorted(rows[:2]) == sorted(rows[2:]) == sorted(by_entropy[2 * number : 2 * number + 2])
-
-
-@pytest.mark.parametrize("use_lora", [True, False])
-def test_resumed_equals_uninterrupted(tiny_llava, config_in, tmp_path, monkeypatch, use_lora):
-    def load():
-        return load_vlm(str(tiny_llava), device="cpu", dtype="float32")
-
-    settings = {"num_train_epochs": 3, "gradient_accumulation_steps": 2, "save_steps": 2, "lora_dropout": 0.1}
-    settings |= {"use_lora": use_lora, "lora_r": 4}
-    whole = train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "whole"), **settings))
-
-    class KilledError(Exception):
-        pass
-
-    calls = 0
-    compute_loss = PreferenceTrainer.compute_loss
-
-    def die(self, *args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise KilledError
-        return compute_loss(self, *args, **kwargs)
-
-    cut = config_in(output_dir=str(tmp_path / "cut"), **settings)
-    with monkeypatch.context() as patch:
-        patch.setattr(PreferenceTrainer, "compute_loss", die)
-        with pytest.raises(KilledError):
-            train(load(), make_pairs(6), cut)
-    settings["resume_from_checkpoint"] = "last"
-    resumed = train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "cut"), **settings))
-
-    assert (whole.steps, resumed.steps) == (5, 5)
-    assert same(state(whole.vlm.model), state(resumed.vlm.model))
-    timing = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
-    kept = [
-        [{k: v for k, v in line.items() if k not in timing} for line in lines(r)] for r in (whole, resumed)
-    ]
-    assert kept[0][:-1] == kept[1][:-1], "the metrics file has no gap and no repetition"
 
 
 def test_accumulated_batches_equal_one_large_batch(tiny_llava, config_in, tmp_path):
@@ -321,9 +281,7 @@ import sys
 from preference_rows import make_pairs
 from mfpo.models.load import load_vlm
 from mfpo.training.config import TrainConfig
-from mfpo.training.arguments import last_whole_checkpoint
 from mfpo.training.config import TrainConfig
-from mfpo.training.train import run as train_command
 from mfpo.training.train import train
 
 vlm = load_vlm(sys.argv[1], device="cpu", dtype="float32")
@@ -333,16 +291,6 @@ config = TrainConfig(
 )
 train(vlm, make_pairs(8), config)
 """
-
-
-def test_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
-    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_step": 10}'), (15, '{"glob'), (20, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert last_whole_checkpoint(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize(

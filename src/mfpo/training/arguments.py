@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import TrainingArguments
 
 from mfpo.difficulty.config import Precision
 from mfpo.errors import UserError, nearest
+from mfpo.training.checkpoints import last_whole_checkpoint
 from mfpo.training.config import TrainConfig
 
 FULL_LEARNING_RATE, LORA_LEARNING_RATE = 5e-7, 1e-5
@@ -76,8 +76,10 @@ def checkpoint_to_resume(config: TrainConfig) -> str | None:
     if config.resume_from_checkpoint is None:
         return None
     found: str | None = config.resume_from_checkpoint
-    if found == "last":
+    if found in ("last", "auto"):
         found = last_whole_checkpoint(config.output_dir)
+        if found is None and config.resume_from_checkpoint == "auto":
+            return None
     if found is None or not Path(found).is_dir():
         raise UserError(
             "there is no checkpoint to resume from",
@@ -85,19 +87,3 @@ def checkpoint_to_resume(config: TrainConfig) -> str | None:
             fix="checkpoints are written every --save_steps steps as output_dir/checkpoint-STEP",
         )
     return found
-
-
-def last_whole_checkpoint(output_dir: str | Path) -> str | None:
-    """The checkpoint of the highest step that was written to its end.
-
-    The trainer's state is what is written last; a checkpoint without it was cut off and is passed over.
-    """
-    whole = []
-    for folder in Path(output_dir).glob("checkpoint-*"):
-        try:
-            whole.append(
-                (int(json.loads((folder / "trainer_state.json").read_text())["global_step"]), folder)
-            )
-        except (OSError, ValueError, KeyError):
-            continue
-    return str(max(whole)[1]) if whole else None

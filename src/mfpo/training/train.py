@@ -109,8 +109,12 @@ def train(
     if writes:
         save_config(config, output_dir / "config.yaml")
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if checkpoint is not None:
+        trainer.restore_extras(checkpoint)
+    with trainer.watch.signals():
+        trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
+    trainer.watch.raise_if_stopped(trainer.args, trainer.state.global_step, trainer.state.max_steps)
     trainer.save_model(config.output_dir)
     num_rows = len(rows) - len(skips)
     skips += trainer.skips

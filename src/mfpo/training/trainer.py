@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
-from mfpo.data.files import append_jsonl, write_jsonl
+from mfpo.data.files import append_jsonl, write_json, write_jsonl
 from mfpo.errors import Skip
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
-from mfpo.training.batching import PreferenceCollator, TrainingBatch, TurnDataset
+from mfpo.training.batching import PreferenceCollator, TrainingBatch, Turn, TurnDataset
+from mfpo.training.checkpoints import AtomicCheckpoints, SavedOrder, order_digest
 from mfpo.training.objectives import Objective, ObjectiveOutput, SequenceLogps, Weights
 from mfpo.training.reference import Reference
+from mfpo.training.watch import StepWatch
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin, TrainerControl, TrainerState, TrainingArguments
@@ -54,7 +56,7 @@ class Loss:
         return self.objective.at_start(self.weights, self.eta)
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(AtomicCheckpoints):
     """Trains a model on batches of preference rows, turn by turn.
 
     Everything that is not the loss, the order of rows and the metrics is the parent's: optimizer, schedule,
@@ -83,19 +85,21 @@ class PreferenceTrainer(Trainer):
         images: ImageEncoder,
         processor: ProcessorMixin,
     ) -> None:
+        self.watch = StepWatch()
         super().__init__(
             model=model,
             args=args,
             train_dataset=turns,
             data_collator=collator,
             processing_class=processor,
-            callbacks=[MetricsFile()],
+            callbacks=[MetricsFile(), self.watch],
         )
         # The loss is a mean over rows: the parent is to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
         self.loss, self.reference, self.images = loss, reference, images
         self.skips: list[Skip] = []
+        self.order = SavedOrder(order_digest(turns.turns, turns.rows.ids))
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -117,7 +121,8 @@ class PreferenceTrainer(Trainer):
         """Mean loss of the rows of a batch."""
         batch: TrainingBatch = inputs["batch"]
         output, policy = self.evaluate_batch(model, batch)
-        self._record(batch_metrics(output, policy) | {"stage": batch.stages})
+        self._record(batch_metrics(output, policy) | {"stage": batch.stages, "loss": output.loss})
+        self.watch.saw(batch.ids, output.loss)
         self.skips.extend(batch.skips)
         loss = output.loss.mean()
         return (loss, output) if return_outputs else loss
@@ -138,6 +143,46 @@ class PreferenceTrainer(Trainer):
             return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
+
+    def save_extras(self, folder: Path) -> None:
+        """The order of rows, and the sums of the metrics that are not logged yet."""
+        sums = {name: total.item() for name, total in self._sums.items()}
+        write_json(folder / self._sums_file, {"sums": sums, "counts": self._counts})
+        if self.is_local_process_zero():
+            self.order.save(folder)
+
+    def restore_extras(self, checkpoint: str | Path) -> None:
+        """Go on with the order of rows and the sums of a checkpoint.
+
+        Raises:
+            UserError: The checkpoint belongs to another order.
+        """
+        order = SavedOrder.load(checkpoint)
+        if order is not None:
+            order.check(self.order.planned, checkpoint)
+            self.set_order(order)
+        path = Path(checkpoint) / self._sums_file
+        saved = json.loads(path.read_text()) if path.is_file() else {"sums": {}, "counts": {}}
+        self._sums = {n: torch.tensor(total, device=self.args.device) for n, total in saved["sums"].items()}
+        self._counts = saved["counts"]
+
+    def set_order(self, order: SavedOrder) -> None:
+        """Train in that order from now on."""
+        self.order = order
+        if order.turns is not None:
+            dataset: TurnDataset = self.train_dataset
+            index = {identifier: row for row, identifier in enumerate(dataset.rows.ids)}
+            dataset.turns = [Turn(index[identifier], stage) for identifier, stage in order.turns]
+
+    @property
+    def _sums_file(self) -> str:
+        return f"metric_sums_{self.args.process_index}.json"
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """As the parent does; a scaler, which halves its scale at an infinite gradient, is left to do so."""
+        norm = super()._clip_grad_norm(model)
+        self.watch.grad_norm = norm if self.accelerator.scaler is None else None
+        return norm
 
     def _record(self, metrics: Mapping[str, Tensor]) -> None:
         for name, values in metrics.items():
