@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,12 @@ def training_arguments(config: TrainConfig, precision: Precision, device: torch.
         return TrainingArguments(**{**settings, **config.trainer})
     except (ValueError, TypeError) as error:
         raise UserError(f"training arguments are not valid: {error}", where="--config or flags") from None
+
+
+def is_sharded(args: TrainingArguments) -> bool:
+    """Whether FSDP or DeepSpeed will spread the parameters, by our settings or by `accelerate launch`."""
+    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+    return bool(args.fsdp or args.deepspeed or args.deepspeed_plugin or launched)
 
 
 def checkpoint_to_resume(config: TrainConfig) -> str | None:

@@ -15,17 +15,26 @@ from mfpo.difficulty.config import Precision
 from mfpo.difficulty.fingerprint import fingerprint
 from mfpo.difficulty.scores import ReferenceScores
 from mfpo.difficulty.stages import plan_stages
-from mfpo.difficulty.store import FOLDER, obtain_scores
+from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, default_dtype, load_vlm, process_device
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
-from mfpo.training.arguments import checkpoint_to_resume, training_arguments
+from mfpo.training.arguments import checkpoint_to_resume, is_sharded, training_arguments
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.objectives import get_objective
 from mfpo.training.parameters import lora_targets, prepare_model
-from mfpo.training.preflight import check_first_loss, check_rows, describe
+from mfpo.training.preflight import (
+    Preflight,
+    check_first_loss,
+    check_rows,
+    check_template,
+    describe,
+    rows_per_step,
+)
+from mfpo.training.prepass import ReferenceSource
+from mfpo.training.probe import longest_batch, probe
 from mfpo.training.reference import make_reference
 from mfpo.training.trainer import Loss, PreferenceTrainer
 
@@ -148,6 +157,7 @@ def set_up(
     loss, sequences, encoder = _objective(vlm, config)
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
+    notes = check_template(encoder, rows[lengths.by_length[0]])
     if hasattr(vlm.model, "merge_and_unload"):
         vlm.model = vlm.model.merge_and_unload()
     precision = precision_of(vlm, config)
@@ -156,25 +166,20 @@ def set_up(
     # Names the initial weights, so it is taken before an adapter joins them.
     digest = fingerprint(vlm.model, encoder, rows, precision) if _needs_scores(config) else None
     model = prepare_model(vlm.model, config, name=vlm.name)
-    images = ImageEncoder(model, share=not (args.fsdp or args.deepspeed))
+    images = ImageEncoder(model, share=not is_sharded(args))
     reference = make_reference(config.reference, vlm.model, model, images)
 
-    scores: ReferenceScores | None = None
-    skips: list[Skip] = []
+    stored, reference_seconds = None, None
     if digest is not None:
         own = Path(config.output_dir) / FOLDER
-        stored = obtain_scores(
-            model,
-            encoded,
-            images,
-            sequences,
-            fingerprint=digest,
-            folders=[own, *([stored_scores] if stored_scores else [])],
-            batch_size=args.per_device_train_batch_size,
-            precision=precision,
-            progress=not args.disable_tqdm,
+        source = ReferenceSource(
+            digest, [own, *([stored_scores] if stored_scores else [])], sequences, precision
         )
-        scores, skips = stored.scores, stored.skips
+        if config.dry_run:
+            stored, reference_seconds = source.sample(model, encoded, images, lengths.by_length, args)
+        else:
+            stored = source.obtain(model, encoded, images, args)
+    scores = stored.scores if stored is not None else None
     turns = TurnDataset(
         encoded,
         _turns(config, encoded, scores, args),
@@ -192,10 +197,23 @@ def set_up(
         images=images,
         processor=vlm.processor,
     )
-    first = collator([turns[t] for t in range(min(len(turns), args.per_device_train_batch_size))])["batch"]
-    if at_start:
-        check_first_loss(trainer, first, precision)
-    return trainer, skips, describe(trainer, first, lengths, targets)
+    size = args.per_device_train_batch_size
+    first = collator([turns[t] for t in range(min(len(turns), size))])["batch"]
+    usable = {turn.row for turn in turns.turns}
+    longest = [row for row in lengths.by_length if row in usable][:size]
+    first_loss = check_first_loss(trainer, first, precision) if at_start else None
+    runs = not is_sharded(args) and len(longest) > 0
+    found = Preflight(
+        turns=len(turns) if reference_seconds is None else _num_turns(config, len(lengths.by_length), args),
+        lengths=lengths,
+        targets=targets,
+        notes=notes,
+        first_loss=first_loss,
+        longest=probe(trainer, longest_batch(trainer, longest)) if runs else None,
+        first=probe(trainer, first) if runs and config.dry_run else None,
+        reference_seconds=reference_seconds,
+    )
+    return trainer, stored.skips if stored is not None else [], describe(trainer, first, found)
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -260,6 +278,12 @@ def _turns(
         replace(stage, rows=tuple(usable[row] for row in stage.rows))
         for stage in plan_stages(config.stages, len(usable), entropies, seed=config.seed)
     ]
-    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    num_turns = config.max_steps * per_step if config.max_steps > 0 else None
+    num_turns = _num_turns(config, len(usable), args) if config.max_steps > 0 else None
     return plan_turns(stages, num_passes=config.num_train_epochs, num_turns=num_turns, seed=config.seed)
+
+
+def _num_turns(config: TrainConfig, num_rows: int, args: TrainingArguments) -> int:
+    """Turns of a training on so many rows."""
+    if config.max_steps > 0:
+        return config.max_steps * rows_per_step(args)
+    return num_rows * config.num_train_epochs
