@@ -2,11 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import torch
@@ -259,42 +255,6 @@ def test_gradient_checkpointing_changes_nothing(tiny_llava, config_in, tmp_path)
             [line["loss"] for line in train(vlm, make_pairs(6), config).history if "loss" in line]
         )
     assert histories[0] == pytest.approx(histories[1], abs=1e-5)
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one(tiny_llava, config_in, tmp_path):
-    """Half the batch in each process: the same losses and metrics as the whole batch in one."""
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    arguments = [str(script), str(tiny_llava), str(tmp_path / "two")]
-    command = [sys.executable, *launch, *arguments]
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
-    two = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
-    vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
-    config = config_in(output_dir=str(tmp_path / "one"), max_steps=3, per_device_train_batch_size=4)
-    one = train(vlm, make_pairs(8), config).history
-    for line, expected in zip(two[:3], one[:3], strict=True):
-        for name in METRICS | {"grad_norm"}:
-            assert line[name] == pytest.approx(expected[name], abs=1e-4), name
-
-
-TWO_PROCESSES = """
-import sys
-from preference_rows import make_pairs
-from mfpo.models.load import load_vlm
-from mfpo.training.config import TrainConfig
-from mfpo.training.config import TrainConfig
-from mfpo.training.train import train
-
-vlm = load_vlm(sys.argv[1], device="cpu", dtype="float32")
-config = TrainConfig(
-    output_dir=sys.argv[2], learning_rate=1e-3, warmup_ratio=0.0, max_steps=3, logging_steps=1,
-    per_device_train_batch_size=2, gradient_accumulation_steps=1, trainer={"disable_tqdm": True},
-)
-train(vlm, make_pairs(8), config)
-"""
 
 
 @pytest.mark.parametrize(

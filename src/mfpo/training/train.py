@@ -20,7 +20,7 @@ from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, default_dtype, load_vlm, process_device
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
-from mfpo.training.arguments import checkpoint_to_resume, is_sharded, training_arguments
+from mfpo.training.arguments import checkpoint_to_resume, is_sharded, name_layers_to_shard, training_arguments
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.objectives import get_objective
@@ -161,6 +161,7 @@ def set_up(
     if hasattr(vlm.model, "merge_and_unload"):
         vlm.model = vlm.model.merge_and_unload()
     precision = precision_of(vlm, config)
+    name_layers_to_shard(vlm.model)
     args = training_arguments(config, precision, vlm.device)
     targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
     # Names the initial weights, so it is taken before an adapter joins them.
