@@ -109,6 +109,7 @@ def test_fingerprint_changes_with_all_that_matters_and_nothing_else(vlm):
         return fingerprint(vlm.model, RowEncoder(vlm.processor, **settings), pairs, precision).digest
 
     base = of()
+    vlm.processor.tokenizer(["a", "a mug"], padding=True, truncation=True, max_length=20)
     assert of(list(reversed(pairs))) == of(rejected_image=False) == base
     different = [
         of(pairs[:2]),

@@ -239,7 +239,7 @@ def test_stages_share_one_optimizer_and_one_schedule(load, config_in, tmp_path, 
         optimizers.clear()
         if stages == "none":
             turns = [Turn(turn.row, 1) for turn in planned]
-            monkeypatch.setattr(train_module, "plan_turns", lambda *a, turns=turns, **k: turns)
+            monkeypatch.setattr(train_module.TurnPlan, "turns", lambda self, turns=turns: turns)
         config = config_in(
             output_dir=str(tmp_path / stages), stages=stages, num_train_epochs=2, warmup_ratio=0.2
         )

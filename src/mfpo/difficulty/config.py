@@ -7,10 +7,12 @@ from typing import Literal, TypeAlias
 
 from mfpo.records import Schedule, Scope
 
-Estimator: TypeAlias = Literal["paper", "token-mean"]
+Estimator: TypeAlias = Literal["paper", "token-mean", "semantic"]
 StageOrder: TypeAlias = Literal["none", "easy_to_hard", "hard_to_easy", "random"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "mixed"]
+BY_DIFFICULTY: tuple[StageOrder, ...] = ("easy_to_hard", "hard_to_easy")
 ESTIMATORS: tuple[Estimator, ...] = ("paper", "token-mean")
+"""Those that the reference pass computes by the way."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,19 @@ class RankConfig:
     precision: Precision = "auto"
     """float32, bfloat16 weights, or mixed (float32 weights, bfloat16 matrix products). Training in another
     precision does not use the scores; auto is what LoRA training chooses on this machine."""
+    semantic: bool = False
+    """Also sample answers to every row and store their semantic entropy, for difficulty `semantic`."""
+    semantic_samples: int = 10
+    """Answers sampled for each row, at temperature 1."""
+    semantic_max_new_tokens: int = 64
+    """Tokens after which a sampled answer is cut."""
+    semantic_similarity: float = 0.9
+    """Cosine of sentence embeddings from which two answers mean the same."""
+    entailment_model: str | None = None
+    """Classifier of natural-language inference, folder or Hub name: two answers then mean the same where each
+    entails the other."""
+    seed: int = 0
+    """Seed of the sampled answers; a row's own is a hash of it and the row's id."""
     overwrite: bool = False
     """Score again although the scores are there."""
     dry_run: bool = False

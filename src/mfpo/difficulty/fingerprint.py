@@ -158,5 +158,7 @@ def _without(settings: Any, names: frozenset[str]) -> Any:
 def _tokenizer_digest(tokenizer: Any) -> str:
     """SHA-256 over everything a fast tokenizer does, or over the vocabulary of another one."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    if backend is None:
+        return _digest(tokenizer.get_vocab())
+    # Calls leave their padding and truncation behind; every call of ours sets its own.
+    return _digest(_without(json.loads(backend.to_str()), frozenset({"padding", "truncation"})))

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from mfpo.data.folder import open_dataset
+from mfpo.difficulty.chunks import discard_chunks
 from mfpo.difficulty.config import Precision, RankConfig
 from mfpo.difficulty.fingerprint import Fingerprint, fingerprint, refused
 from mfpo.difficulty.scores import ReferenceScores, compute_scores
+from mfpo.difficulty.semantic import SemanticEntropies, SemanticSettings, semantic_entropies
 from mfpo.difficulty.store import FOLDER, find_scores, obtain_scores
 from mfpo.errors import UserError
 from mfpo.models.load import VLM, default_device, default_dtype, load_vlm, process_device
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,37 @@ def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult | Non
             f"none of the {len(dataset)} rows can be used: {first.reason} {first.detail}".rstrip(),
             where=config.dataset,
         )
+    if config.semantic:
+        _rank_semantic(vlm, config, dataset, folder, name.digest)
     if PartialState().is_main_process:
         done = "scored before" if stored.reused else "scored"
         print(f"{len(stored.scores.ids)} rows {done}, {len(stored.skips)} skipped: {folder / name.digest}.*")
     return RankResult(name.digest, stored.scores, len(stored.skips), stored.reused)
+
+
+def _rank_semantic(vlm: VLM, config: RankConfig, rows: Rows, folder: Path, digest: str) -> None:
+    """Semantic entropies, unless they are there with these settings."""
+    settings = SemanticSettings(
+        samples=config.semantic_samples,
+        max_new_tokens=config.semantic_max_new_tokens,
+        seed=config.seed,
+        similarity=config.semantic_similarity,
+        entailment_model=config.entailment_model,
+    )
+    parts = folder / f"{digest}.semantic-{settings.digest}.parts"
+    if config.overwrite:
+        discard_chunks(parts)
+    else:
+        stored = SemanticEntropies.load(folder, digest)
+        if all(gather_object([stored is not None and stored.settings == settings])):
+            return
+    found = semantic_entropies(vlm, rows, settings, batch_size=config.per_device_batch_size, folder=parts)
+    if not found.ids:
+        first = found.skips[0]
+        raise UserError(f"no row can be answered: {first.reason} {first.detail}", where=first.where)
+    if PartialState().is_local_main_process:
+        found.save(folder, digest)
+    discard_chunks(parts)
 
 
 def _dry_run(

@@ -60,6 +60,26 @@ def plan_stages(
     return stages if order == "easy_to_hard" else stages[::-1]
 
 
+def split_rest(
+    order: StageOrder, rows: Sequence[int], entropies: Sequence[float], names: Sequence[str]
+) -> list[Stage]:
+    """The stages of a training that are left, cut anew by entropies that have changed.
+
+    Args:
+        order: ``easy_to_hard`` or ``hard_to_easy``.
+        rows: Indices of the rows that are left.
+        entropies: Entropy of each of these rows now.
+        names: Names of the stages that are left, in the order of training.
+
+    Returns:
+        As many stages, in the order of training; they have the sizes that [`plan_stages`] gave them.
+    """
+    sorted_rows = np.asarray(rows)[np.argsort(np.asarray(entropies, dtype=np.float64), kind="stable")]
+    if order == "easy_to_hard":
+        return _cut(sorted_rows, names)
+    return _cut(sorted_rows, names[::-1])[::-1]
+
+
 def levels(entropies: Sequence[float]) -> list[str]:
     """Level of each row, in the order of the rows."""
     names = [""] * len(entropies)

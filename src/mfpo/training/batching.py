@@ -68,6 +68,27 @@ def plan_turns(
 
 
 @dataclass(frozen=True, slots=True)
+class TurnPlan:
+    """What the order of a training follows from, see [`plan_turns`].
+
+    Attributes:
+        stages: The stages in their order.
+        num_passes: Passes over the rows of each stage.
+        num_turns: Total number of turns, in place of ``num_passes``.
+        seed: Seed of the orders.
+    """
+
+    stages: tuple[Stage, ...]
+    num_passes: int = 1
+    num_turns: int | None = None
+    seed: int = 0
+
+    def turns(self) -> list[Turn]:
+        """The turns."""
+        return plan_turns(self.stages, num_passes=self.num_passes, num_turns=self.num_turns, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A row on its turn.
 

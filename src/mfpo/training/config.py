@@ -46,7 +46,10 @@ class TrainConfig:
     stages: StageOrder = "easy_to_hard"
     """Order of training: none (all rows at once), easy_to_hard, hard_to_easy or random (random stages)."""
     difficulty: Estimator = "paper"
-    """Entropy that rows are sorted by: paper (grows with length) or token-mean (free of length)."""
+    """Entropy that rows are sorted by: paper (grows with length), token-mean (free of length) or semantic
+    (of the meanings of sampled answers, which `mfpo rank --semantic` stores)."""
+    rescore_between_stages: bool = False
+    """Rank what is left with the model as it is after the first stage, and cut it into stages anew."""
     learning_rate: float | None = None
     """Peak learning rate; 5e-7 for full and 1e-5 for LoRA training of a 7B model when not given. Small models
     need more: the scene world's trains at about 1e-4."""

@@ -14,7 +14,9 @@ from torch import nn
 from mfpo.difficulty.config import Precision
 from mfpo.difficulty.fingerprint import Fingerprint
 from mfpo.difficulty.scores import compute_scores
+from mfpo.difficulty.semantic import SemanticEntropies
 from mfpo.difficulty.store import Stored, find_scores, obtain_scores
+from mfpo.errors import UserError
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, SequenceKind
 
@@ -52,6 +54,22 @@ class ReferenceSource:
             batch_size=args.per_device_train_batch_size,
             precision=self.precision,
             progress=not args.disable_tqdm,
+        )
+
+    def semantic(self) -> SemanticEntropies:
+        """Stored semantic entropies.
+
+        Raises:
+            UserError: There are none of this model and these rows.
+        """
+        for folder in self.folders:
+            found = SemanticEntropies.load(folder, self.fingerprint.digest)
+            if found is not None:
+                return found
+        raise UserError(
+            "there are no semantic entropies of this model and these rows",
+            where="--difficulty semantic",
+            fix="run `mfpo rank --semantic` first, with the same model, noise, max_length and precision",
         )
 
     def sample(

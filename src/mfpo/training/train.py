@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from transformers import TrainingArguments, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import check_writable, open_dataset
-from mfpo.difficulty.config import Precision
+from mfpo.difficulty.config import BY_DIFFICULTY, Precision
 from mfpo.difficulty.fingerprint import fingerprint
 from mfpo.difficulty.scores import ReferenceScores
+from mfpo.difficulty.semantic import SemanticEntropies
 from mfpo.difficulty.stages import plan_stages
 from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
@@ -21,7 +23,7 @@ from mfpo.models.load import VLM, default_dtype, load_vlm, process_device
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
 from mfpo.training.arguments import checkpoint_to_resume, is_sharded, name_layers_to_shard, training_arguments
-from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
+from mfpo.training.batching import PreferenceCollator, TurnDataset, TurnPlan
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.objectives import get_objective
 from mfpo.training.parameters import lora_targets, prepare_model
@@ -36,6 +38,7 @@ from mfpo.training.preflight import (
 from mfpo.training.prepass import ReferenceSource
 from mfpo.training.probe import longest_batch, probe
 from mfpo.training.reference import make_reference
+from mfpo.training.rescoring import Rescoring
 from mfpo.training.trainer import Loss, PreferenceTrainer
 
 
@@ -106,7 +109,7 @@ def train(
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint_to_resume(config)
-    trainer, skips, report = set_up(
+    trainer, skips, report, rescoring = set_up(
         vlm, rows, config, stored_scores=stored_scores, at_start=checkpoint is None
     )
     writes = trainer.args.should_save
@@ -121,7 +124,10 @@ def train(
     if checkpoint is not None:
         trainer.restore_extras(checkpoint)
     with trainer.watch.signals():
-        trainer.train(resume_from_checkpoint=checkpoint)
+        if config.rescore_between_stages:
+            rescoring.train(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
     trainer.watch.raise_if_stopped(trainer.args, trainer.state.global_step, trainer.state.max_steps)
     trainer.save_model(config.output_dir)
@@ -136,7 +142,7 @@ def train(
 
 def set_up(
     vlm: VLM, rows: Rows, config: TrainConfig, *, stored_scores: Path | None = None, at_start: bool = True
-) -> tuple[PreferenceTrainer, list[Skip], str]:
+) -> tuple[PreferenceTrainer, list[Skip], str, Rescoring]:
     """Everything up to the first step: checks, reference scores, stages, trainer.
 
     Args:
@@ -147,7 +153,8 @@ def set_up(
         at_start: Whether training starts with the initial model, so that the step-0 loss can be checked.
 
     Returns:
-        The trainer, the rows that could not be read, and a description of what is about to be trained.
+        The trainer, the rows that could not be read, a description of what is about to be trained, and what
+        ranks rows again between stages.
 
     Raises:
         UserError: See [`train`].
@@ -163,6 +170,7 @@ def set_up(
     precision = precision_of(vlm, config)
     name_layers_to_shard(vlm.model)
     args = training_arguments(config, precision, vlm.device)
+    _check_rescoring(config, args)
     targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
     # Names the initial weights, so it is taken before an adapter joins them.
     digest = fingerprint(vlm.model, encoder, rows, precision) if _needs_scores(config) else None
@@ -181,9 +189,13 @@ def set_up(
         else:
             stored = source.obtain(model, encoded, images, args)
     scores = stored.scores if stored is not None else None
+    semantic = None
+    if digest is not None and config.difficulty == "semantic" and config.stages in BY_DIFFICULTY:
+        semantic = source.semantic()
+    plan = _plan(config, encoded, scores, semantic, args)
     turns = TurnDataset(
         encoded,
-        _turns(config, encoded, scores, args),
+        plan.turns(),
         scores if config.reference == "precomputed" else None,
         sequences,
     )
@@ -214,7 +226,10 @@ def set_up(
         first=probe(trainer, first) if runs and config.dry_run else None,
         reference_seconds=reference_seconds,
     )
-    return trainer, stored.skips if stored is not None else [], describe(trainer, first, found)
+    rescoring = Rescoring(trainer, vlm, plan, config, precision, rows_per_step(args))
+    if semantic is not None:
+        rescoring = replace(rescoring, semantic=semantic.settings)
+    return trainer, stored.skips if stored is not None else [], describe(trainer, first, found), rescoring
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -225,6 +240,23 @@ def _check_ranges(config: TrainConfig) -> None:
     if config.max_steps == 0:
         raise UserError(
             "there is nothing to train", where="--max_steps 0", fix="give a number above 0, or -1 for epochs"
+        )
+
+
+def _check_rescoring(config: TrainConfig, args: TrainingArguments) -> None:
+    if not config.rescore_between_stages:
+        return
+    if config.stages not in BY_DIFFICULTY:
+        raise UserError(
+            f"there is nothing to rank between stages of --stages {config.stages}",
+            where="--rescore_between_stages",
+            fix="use it with --stages easy_to_hard or hard_to_easy",
+        )
+    if is_sharded(args):
+        raise UserError(
+            "a model sharded by FSDP or DeepSpeed cannot be ranked with in the middle of a training",
+            where="--rescore_between_stages",
+            fix="train with DDP, or rank once before the training",
         )
 
 
@@ -259,28 +291,36 @@ def _objective(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKind,
 
 def _needs_scores(config: TrainConfig) -> bool:
     """Whether training needs the reference pass: for its log-probabilities, or to sort the rows."""
-    return config.reference == "precomputed" or config.stages in ("easy_to_hard", "hard_to_easy")
+    return config.reference == "precomputed" or config.stages in BY_DIFFICULTY
 
 
-def _turns(
-    config: TrainConfig, rows: EncodedRows, scores: ReferenceScores | None, args: TrainingArguments
-) -> list[Turn]:
+def _plan(
+    config: TrainConfig,
+    rows: EncodedRows,
+    scores: ReferenceScores | None,
+    semantic: SemanticEntropies | None,
+    args: TrainingArguments,
+) -> TurnPlan:
     """The order of training, over the rows that have scores or, where none are needed, over all."""
     usable, entropies = list(range(len(rows))), None
     if scores is not None:
         usable = [index for index, identifier in enumerate(rows.ids) if identifier in scores.index]
-        positions = [scores.index[rows.ids[index]] for index in usable]
-        entropies = scores.entropies[config.difficulty][positions].tolist()
+        if semantic is not None:
+            known = dict(zip(semantic.ids, semantic.entropies.tolist(), strict=True))
+            entropies = [known.get(rows.ids[index], math.inf) for index in usable]
+        elif config.stages in BY_DIFFICULTY:
+            positions = [scores.index[rows.ids[index]] for index in usable]
+            entropies = scores.entropies[config.difficulty][positions].tolist()
     if not usable:
         raise UserError(
             "none of the rows can be used", where=config.dataset or "rows", fix=f"see {SKIPPED_FILE}"
         )
-    stages = [
+    stages = tuple(
         replace(stage, rows=tuple(usable[row] for row in stage.rows))
         for stage in plan_stages(config.stages, len(usable), entropies, seed=config.seed)
-    ]
+    )
     num_turns = _num_turns(config, len(usable), args) if config.max_steps > 0 else None
-    return plan_turns(stages, num_passes=config.num_train_epochs, num_turns=num_turns, seed=config.seed)
+    return TurnPlan(stages, config.num_train_epochs, num_turns, config.seed)
 
 
 def _num_turns(config: TrainConfig, num_rows: int, args: TrainingArguments) -> int:

@@ -36,6 +36,7 @@ class StepWatch(TrainerCallback):
         self.losses: list[tuple[list[str], Tensor]] = []
         self.grad_norm: Any = None
         self.signal: int | None = None
+        self.stop_at: int | None = None
         self._agreed = False
 
     def saw(self, ids: list[str], losses: Tensor) -> None:
@@ -68,7 +69,9 @@ class StepWatch(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop if a signal has come, with a checkpoint where checkpoints are wanted."""
+        """Stop if a signal has come, with a checkpoint where checkpoints are wanted; or where it was set."""
+        if state.global_step == self.stop_at:
+            control.should_training_stop = control.should_save = True
         if self._agreed:
             control.should_training_stop = True
             control.should_save = args.save_strategy != SaveStrategy.NO

@@ -1,0 +1,167 @@
+"""Difficulty as the model sees it now: what is left after the first stage, ranked again (paper 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mfpo.difficulty.config import Precision
+from mfpo.difficulty.fingerprint import fingerprint
+from mfpo.difficulty.scores import compute_scores
+from mfpo.difficulty.semantic import SemanticSettings, semantic_entropies
+from mfpo.difficulty.stages import split_rest
+from mfpo.difficulty.store import FOLDER
+from mfpo.errors import UserError
+from mfpo.models.load import VLM
+from mfpo.models.vision import ImageEncoder
+from mfpo.preferences.encoding import EncodedRows, RowEncoder, Rows
+from mfpo.records import PreferencePair
+from mfpo.training.batching import TurnDataset, TurnPlan
+from mfpo.training.checkpoints import SavedOrder
+from mfpo.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from mfpo.training.trainer import PreferenceTrainer
+
+
+@dataclass(frozen=True, slots=True)
+class SomeRows:
+    """Some rows of a dataset, read when they are asked for.
+
+    Attributes:
+        rows: The dataset.
+        chosen: Indices of the rows.
+    """
+
+    rows: Rows
+    chosen: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int, /) -> PreferencePair:
+        return self.rows[self.chosen[index]]
+
+    def __iter__(self) -> Iterator[PreferencePair]:
+        return (self.rows[row] for row in self.chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescoring:
+    """One ranking in the middle of a training, and the training around it.
+
+    The training stops at the last whole step of the first stage and writes a checkpoint, as for any other
+    stop. What is left is scored with the weights of that moment and cut into the stages that are left; the
+    new order goes into the checkpoint, from which training goes on. After the second of three stages there is
+    one stage left, whose rows are the same however they are ranked, so they are not scored again.
+
+    Attributes:
+        trainer: The trainer.
+        vlm: The model in training with its processor.
+        plan: The order that was planned.
+        config: The settings.
+        precision: What the model computes in.
+        rows_per_step: Rows of an optimizer step, of all processes.
+        semantic: How semantic entropies are made, if difficulty is that.
+    """
+
+    trainer: PreferenceTrainer
+    vlm: VLM
+    plan: TurnPlan
+    config: TrainConfig
+    precision: Precision
+    rows_per_step: int
+    semantic: SemanticSettings | None = None
+
+    @property
+    def boundary(self) -> int:
+        """The step after which rows are ranked again; 0 for never."""
+        if len(self.plan.stages) < 3:
+            return 0
+        first = sum(turn.stage == 1 for turn in self.plan.turns())
+        return first // self.rows_per_step
+
+    def train(self, checkpoint: str | None) -> None:
+        """Train to the end.
+
+        Args:
+            checkpoint: The checkpoint to go on from, None to begin.
+
+        Raises:
+            UserError: The checkpoint is of a training without this ranking.
+            Stopped: A signal ended the training.
+        """
+        trainer, boundary = self.trainer, self.boundary
+        step = int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
+        if boundary and trainer.order.turns is None:
+            if step > boundary:
+                raise UserError(
+                    f"rows were to be ranked again after step {boundary}, and were not",
+                    where=f"--resume_from_checkpoint {checkpoint}",
+                    fix="leave --rescore_between_stages out, as it was, or resume from an earlier step",
+                )
+            if step < boundary:
+                trainer.watch.stop_at = boundary
+                trainer.train(resume_from_checkpoint=checkpoint)
+                trainer.watch.raise_if_stopped(trainer.args, trainer.state.global_step, self._steps)
+                checkpoint = str(Path(self.config.output_dir) / f"checkpoint-{boundary}")
+            elif checkpoint is not None:
+                trainer._load_from_checkpoint(checkpoint)
+            assert checkpoint is not None
+            self._rank_again(Path(checkpoint))
+            trainer.restore_extras(checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+    @property
+    def _steps(self) -> int:
+        return int(self.trainer.state.max_steps)
+
+    def _rank_again(self, checkpoint: Path) -> None:
+        """Score the rows of the later stages and put the new order into the checkpoint."""
+        first, *later = self.plan.stages
+        dataset: TurnDataset = self.trainer.train_dataset
+        left = tuple(sorted(row for stage in later for row in stage.rows))
+        entropies = self._entropies(SomeRows(dataset.rows.rows, left), checkpoint.name)
+        stages = split_rest(self.config.stages, left, entropies, [stage.name for stage in later])
+        turns = replace(self.plan, stages=(first, *stages)).turns()
+        ids = dataset.rows.ids
+        order = replace(self.trainer.order, turns=[(ids[turn.row], turn.stage) for turn in turns])
+        if self.trainer.is_local_process_zero():
+            order.save(checkpoint)
+        self.trainer.accelerator.wait_for_everyone()
+        assert SavedOrder.load(checkpoint) == order
+
+    def _entropies(self, rows: SomeRows, step: str) -> list[float]:
+        """Entropy of each row under the model as it is now; what cannot be read counts as hardest."""
+        model, config = self.trainer.model, self.config
+        encoder = RowEncoder(self.vlm.processor, max_length=config.max_length, rejected_image=False)
+        encoded = EncodedRows(rows, encoder, cache_bytes=0)
+        folder = Path(config.output_dir) / FOLDER
+        digest = fingerprint(model, encoder, rows, self.precision).digest
+        if config.difficulty == "semantic":
+            assert self.semantic is not None
+            found = semantic_entropies(
+                replace(self.vlm, model=model),
+                rows,
+                self.semantic,
+                batch_size=self.trainer.args.per_device_train_batch_size,
+                folder=folder / f"after-{step}.{digest}.semantic.parts",
+            )
+            known = dict(zip(found.ids, found.entropies.tolist(), strict=True))
+        else:
+            scores, _ = compute_scores(
+                model,
+                encoded,
+                ImageEncoder(model, cache_bytes=0),
+                ("chosen",),
+                batch_size=self.trainer.args.per_device_train_batch_size,
+                precision=self.precision,
+                progress=not self.trainer.args.disable_tqdm,
+                folder=folder / f"after-{step}.{digest}.parts",
+            )
+            known = dict(zip(scores.ids, scores.entropies[config.difficulty].tolist(), strict=True))
+        return [known.get(identifier, np.inf) for identifier in encoded.ids]
