@@ -98,7 +98,7 @@ class BuildConfig:
     max_workers: int | None = None
     """Engine ray: let the number of workers grow up to this; num_workers by default."""
     engine: Literal["local", "ray"] = "local"
-    """Where pictures are searched: local (processes of this machine) or ray (Ray Data, here or on a
+    """Where pictures are searched: local (processes of this machine) or ray (actors, here or on a
     cluster)."""
     inspect: bool = False
     """Show how the first rows are understood, and write nothing."""

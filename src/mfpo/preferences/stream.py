@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from mfpo.errors import RowError, Skip
 from mfpo.preferences.assemble import Finding, Job, assemble
 from mfpo.preferences.config import BuildConfig
-from mfpo.preferences.engine import Engine, WorkerDied
+from mfpo.preferences.engine import Engine
+from mfpo.preferences.pool import WorkerDied
 from mfpo.preferences.search import RegionSearch, Wait
 from mfpo.preferences.worker import Drawing, Request
 from mfpo.records import ImageSource, Keyword, Sample, row_id, text_of

@@ -89,7 +89,7 @@ def show_summary(summary: Summary, *, title: str, console: Console | None = None
     console.print(table)
     if summary.rows and summary.without_region == summary.rows and summary.keywords:
         console.print(
-            "No keyword of any row was found: do the names in the annotations fit those of the images?"
+            "No keyword of any row was found: with annotations, do their image names fit those of the rows?"
         )
 
 
