@@ -124,7 +124,7 @@ class CompareConfig:
     """Metrics to show; all of them if not given."""
 
     output_file: str | None = None
-    """Markdown file to write as well."""
+    """File to write as well: Markdown (.md), LaTeX (.tex), HTML (.html) or CSV (.csv), by its ending."""
 
 
 @dataclass(slots=True, kw_only=True)

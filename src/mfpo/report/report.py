@@ -17,7 +17,7 @@ from markupsafe import Markup
 from mfpo import __version__
 from mfpo.data.files import write_atomic
 from mfpo.errors import UserError
-from mfpo.evaluation.compare import Comparison
+from mfpo.evaluation.comparison import Comparison
 from mfpo.evaluation.statistics import Estimate
 from mfpo.report import plots
 from mfpo.report.answers import AnswerSection, answer_section
