@@ -131,17 +131,14 @@ class CompareConfig:
 class ProbeConfig(ModelSettings):
     """Settings of ``mfpo probe``."""
 
-    probe: Literal["distortion", "attention", "grounding"]
+    probe: Literal["distortion", "grounding"]
     """`distortion`: is the chosen answer still preferred when the image is distorted (needs --dataset);
-    `attention`: how much of its attention goes to an object while the model names it (needs --dataset);
-    `grounding`: is the caption that is true of a drawing preferred to that of an edited one (scenes, needs no
+    `grounding`:
+    is the caption that is true of a drawing preferred to that of an edited drawing (scenes, needs no
     dataset)."""
 
     dataset: str | None = None
-    """Dataset folder of `mfpo build`, for `distortion` and `attention`."""
-
-    num_pictures: int = 8
-    """Rows of which `attention` saves the picture with the attention on it, in `attention/`."""
+    """Dataset folder of `mfpo build`, for `distortion`."""
 
     output_dir: str | None = None
     """Run folder that gets `scores/PROBE.json`; the model's own folder if not given."""

@@ -1,1 +1,0 @@
-"""Answers from and to lmms-eval and VLMEvalKit, and a model of ours inside lmms-eval."""
