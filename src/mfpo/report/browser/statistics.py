@@ -117,11 +117,6 @@ class Statistics:
                 "keywords by what became of them",
                 ((words, self._outcomes[name]) for name, words in _OUTCOMES.items()),
             ),
-            rates(
-                "Most frequent keywords",
-                "found (solid) of all rows that have the keyword",
-                ((name, self._hits[name], count) for name, count in _most_common(self._frequent, FREQUENT)),
-            ),
             counted(
                 "Area of the regions", "rows by the share of the picture covered", self._areas.items()
             ),
@@ -135,6 +130,11 @@ class Statistics:
                     f"Words in the {name} answer", f"rows; median {medians[name]:g} words", _binned(counts)
                 )
                 for name, counts in self._words.items()
+            ),
+            rates(
+                "Most frequent keywords",
+                "found (solid) of all rows that have the keyword",
+                ((name, self._hits[name], count) for name, count in _most_common(self._frequent, FREQUENT)),
             ),
         ]
         return [chart for chart in charts if chart.bars]

@@ -64,7 +64,7 @@ mfpo.start = () => {
     if (node.isConnected) node.firstChild.replaceChildren(mfpo.thumbnail(row, pictures, masksShown && state.view === "grid"));
   };
   const list = mfpo.virtualList(byId("list"), { height: 84, render: renderItem, fill: fillItem });
-  const grid = mfpo.virtualList(byId("grid"), { height: 290, width: 230, render: renderItem, fill: fillItem });
+  const grid = mfpo.virtualList(byId("grid"), { height: 276, width: 230, render: renderItem, fill: fillItem });
   mfpo.lists = { list, grid };
 
   const showFound = () => {

@@ -84,9 +84,13 @@ const legendOf = (row, masks, toggle) => element(
 
 const regionsFigure = (row, pictures, picture, masks) => {
   const stack = stackOf(picture, masks, pictures, "the picture with the regions of its keywords");
+  const taken = [];
   masks.forEach((mask, rank) => {
     const anchor = mask && mfpo.anchorOf(mask, pictures.mask_size);
     if (!anchor) return;
+    // A label that another one would hide goes below it.
+    while (taken.some(([x, y]) => Math.abs(x - anchor[0]) < 0.25 && Math.abs(y - anchor[1]) < 0.07)) anchor[1] += 0.07;
+    taken.push(anchor);
     const tag = element("span", { className: `tag ${colourClass(rank)}`, data: { rank }, textContent: `${rank + 1} ${row.keywords[rank].text}` });
     // Labels grow away from the nearer edge.
     tag.style[anchor[0] < 0.5 ? "left" : "right"] = `${100 * Math.min(anchor[0], 1 - anchor[0]) * 0.8}%`;
