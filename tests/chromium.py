@@ -45,7 +45,7 @@ class Browser:
     Attributes:
         console: What pages wrote to the console, exceptions, and what their policies refused.
         dialogs: Messages of the dialogs that pages opened; they are dismissed.
-        requests: Addresses that pages asked for, other than ``data:`` ones.
+        requests: Addresses that pages asked for, other than ``data:`` and ``about:`` ones.
     """
 
     _write: int
@@ -167,7 +167,9 @@ class Browser:
             self.console.append(thrown.get("exception", {}).get("description", thrown["text"]))
         elif event == "Log.entryAdded":
             self.console.append(detail["entry"]["text"])
-        elif event == "Network.requestWillBeSent" and not detail["request"]["url"].startswith("data:"):
+        elif event == "Network.requestWillBeSent" and not detail["request"]["url"].startswith(
+            ("data:", "about:")
+        ):
             self.requests.append(detail["request"]["url"])
 
 
