@@ -56,6 +56,7 @@ class Browser:
     _next: int = 0
     _buffer: bytes = b""
     _session: str | None = None
+    _profile: str = ""
     _loaded: bool = False
 
     def call(self, method: str, timeout: float = 60.0, **parameters: Any) -> dict[str, Any]:
@@ -75,12 +76,18 @@ class Browser:
                 result: dict[str, Any] = answer["result"]
                 return result
 
-    def attach(self) -> None:
-        """Take hold of a tab."""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    def renew(self) -> None:
+        """Take hold of a new tab in a profile of its own, and forget what was noticed."""
+        if self._session:
+            self._session = None
+            self.call("Target.disposeBrowserContext", browserContextId=self._profile)
+        self._profile = self.call("Target.createBrowserContext")["browserContextId"]
+        target = self.call("Target.createTarget", url="about:blank", browserContextId=self._profile)
+        attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.console, self.dialogs, self.requests = [], [], []
 
     def open(self, path: Path, fragment: str = "", timeout: float = 120.0) -> None:
         """Open a file and wait until it is loaded."""
@@ -198,7 +205,7 @@ def browser(executable: str | None = None) -> Iterator[Browser]:
         os.close(from_write)
         tab = Browser(to_write, from_read)
         try:
-            tab.attach()
+            tab.renew()
             yield tab
         finally:
             os.close(to_write)

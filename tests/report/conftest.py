@@ -19,7 +19,6 @@ def shared_tab() -> Iterator[Browser]:
 @pytest.fixture
 def tab(shared_tab: Browser) -> Browser:
     """A tab of headless Chromium without memories of the test before; skipped without a Chromium."""
-    for notes in (shared_tab.console, shared_tab.dialogs, shared_tab.requests):
-        notes.clear()
+    shared_tab.renew()
     shared_tab.size(1280, 860)
     return shared_tab

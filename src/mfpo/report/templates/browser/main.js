@@ -104,6 +104,7 @@ mfpo.start = () => {
     byId("next").disabled = place < 0 || place >= found.length - 1;
     byId("content").replaceChildren(view.node);
     byId("row").hidden = false;
+    performance.mark("row");
     byId("row").scrollTop = 0;
     showVerdict();
   };
@@ -246,6 +247,7 @@ mfpo.start = () => {
       const place = found.indexOf(current);
       if (place >= 0) (state.view === "grid" ? grid : list).reveal(place);
       document.body.dataset.ready = "yes";
+      performance.mark("all-rows");
     },
     (error) => {
       byId("said").textContent = `The page is incomplete: ${error.message}. Keep the folder together.`;

@@ -139,6 +139,7 @@ const previewOf = (row, pictures, picture, masks) => {
     mfpo.drawPreview(canvas, source, parts.layers, parts.stencil, level, mean);
   };
   canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", "preview of the rejected image");
   canvas.classList.toggle("pixelated", Math.max(width, height) <= 160);
   slider.addEventListener("input", () => requestAnimationFrame(draw));
   const own = element("button", { type: "button", className: "quiet", textContent: `back to ${row.noise.step}`, title: "the step of this row" });
