@@ -52,13 +52,15 @@ def data_uri(
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def encode_picture(picture: Image.Image, *, lossless: bool = False, quality: int = 82) -> tuple[bytes, str]:
+def encode_picture(
+    picture: Image.Image, *, lossless: bool = False, quality: int = 82, progressive: bool = True
+) -> tuple[bytes, str]:
     """A picture as a file's bytes, and the format's name (``png`` or ``jpeg``); see [`data_uri`]."""
     buffer = io.BytesIO()
     if lossless:
         picture.save(buffer, "PNG", optimize=True)
         return buffer.getvalue(), "png"
-    picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+    picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True, progressive=progressive)
     return buffer.getvalue(), "jpeg"
 
 
