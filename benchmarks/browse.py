@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from synthetic_rows import COLOURS, NOUNS
 
 from mfpo.data.folder import DatasetWriter
 from mfpo.preferences.regions.masks import box_of, encode_rle
@@ -41,6 +40,7 @@ from mfpo.records import (
     assistant_message,
     user_message,
 )
+from synthetic_rows import COLOURS, NOUNS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from chromium import Browser, browser
@@ -90,7 +90,9 @@ def measure(folder: Path, rows: int, repeats: int) -> dict[str, Any]:
         "write, peak MiB": round(mebibytes),
         "folder, MiB": round(size / 2**20),
         **medians,
-        "search, plain gallery / browse": round(medians["plain gallery: search, ms"] / medians["search, ms"], 1),
+        "search, plain gallery / browse": round(
+            medians["plain gallery: search, ms"] / medians["search, ms"], 1
+        ),
         "first row, plain gallery / browse": round(
             medians["plain gallery: first row, ms"] / medians["first row, ms"], 1
         ),
@@ -100,10 +102,14 @@ def measure(folder: Path, rows: int, repeats: int) -> dict[str, Any]:
 def pair(number: int) -> PreferencePair:
     """Row number ``number``."""
     generator = np.random.default_rng(number)
-    words = [f"{c} {n}" for c, n in zip(generator.choice(COLOURS, 14), generator.choice(NOUNS, 14), strict=True)]
+    words = [
+        f"{c} {n}" for c, n in zip(generator.choice(COLOURS, 14), generator.choice(NOUNS, 14), strict=True)
+    ]
     chosen = f"Picture {number}. " + " ".join(f"There is a {word} here." for word in words[:12])
     rejected = chosen.replace(words[3], words[12]).replace(words[7], words[13])
-    keywords = tuple(Keyword(word, 1 - rank / 10, _spans(chosen, word)) for rank, word in enumerate(words[:5]))
+    keywords = tuple(
+        Keyword(word, 1 - rank / 10, _spans(chosen, word)) for rank, word in enumerate(words[:5])
+    )
     regions = tuple(_region(word, generator) for word in words[:2])
     status = [RegionStatus(r.keyword, "found", 0.1, r.score) for r in regions]
     status += [RegionStatus(word, "not-found") for word in words[2:5]]

@@ -91,7 +91,9 @@ def rows_of(page: Path) -> list[dict[str, Any]]:
     """Rows of a page of ``mfpo browse``, as its script reads them."""
     chunks = sorted((page.parent / "rows").glob("*.js"))
     if page.name == "index.html":
-        calls = (re.fullmatch(r'mfpo\.receive\("rows", \d+, (.*)\);\n', path.read_text("utf-8")) for path in chunks)
+        calls = (
+            re.fullmatch(r'mfpo\.receive\("rows", \d+, (.*)\);\n', path.read_text("utf-8")) for path in chunks
+        )
         texts = [json.loads(call[1]) for call in calls if call]
     else:
         texts = re.findall(r'class="rows">(.*?)</script>', page.read_text(encoding="utf-8"))

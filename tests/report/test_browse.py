@@ -64,11 +64,7 @@ def test_judged_rows_are_always_shown_with_their_verdicts(nine: Path, tmp_path: 
     last = rows_of(tmp_path / "all.html")[8]["id"]
     write_jsonl(tmp_path / "verdicts.jsonl", [{"id": last, "verdict": "bad", "note": "no mug"}])
     page = tmp_path / "page.html"
-    run(
-        BrowseConfig(
-            str(nine), output_file=str(page), max_rows=3, verdicts=str(tmp_path / "verdicts.jsonl")
-        )
-    )
+    run(BrowseConfig(str(nine), output_file=str(page), max_rows=3, verdicts=str(tmp_path / "verdicts.jsonl")))
     assert [row["number"] for row in rows_of(page)] == [1, 5, 9]
     assert f'["{last}","bad","no mug"]' in page.read_text(encoding="utf-8")
 
@@ -120,7 +116,9 @@ def test_a_folder_without_a_dataset_is_the_users_mistake(tmp_path: Path) -> None
         run(BrowseConfig(str(tmp_path)))
 
 
-@pytest.mark.parametrize("line", [{"verdict": "good"}, {"id": "a", "verdict": "fine"}, {"id": 3, "verdict": ""}])
+@pytest.mark.parametrize(
+    "line", [{"verdict": "good"}, {"id": "a", "verdict": "fine"}, {"id": 3, "verdict": ""}]
+)
 def test_a_line_that_is_no_verdict_is_named(nine: Path, tmp_path: Path, line: dict[str, Any]) -> None:
     path = tmp_path / "verdicts.jsonl"
     write_jsonl(path, [{"id": "x", "verdict": "good"}, line])
@@ -143,7 +141,11 @@ def test_difficulty_is_shown_of_ranked_datasets(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), folder / "reference" / "feed.parquet")
     run(BrowseConfig(str(folder)))
     rows = rows_of(folder / "browse.html")
-    assert [(row["entropy"], row["difficulty"]) for row in rows] == [(0.25, "easy"), (None, ""), (2.5, "hard")]
+    assert [(row["entropy"], row["difficulty"]) for row in rows] == [
+        (0.25, "easy"),
+        (None, ""),
+        (2.5, "hard"),
+    ]
     text = (folder / "browse.html").read_text(encoding="utf-8")
     assert "estimator paper, pass feed" in text
     run(BrowseConfig(str(folder), difficulty="token-mean"))
@@ -154,4 +156,7 @@ def test_damaged_text_does_not_stop_the_page(tmp_path: Path) -> None:
     pair = make_pair(prompt="zero \x00 and separators \u2028 \u2029 </script>")
     folder = write_dataset(tmp_path / "data", [pair])
     run(BrowseConfig(str(folder)))
-    assert rows_of(folder / "browse.html")[0]["turns"][0]["text"] == "zero \x00 and separators \u2028 \u2029 </script>"
+    assert (
+        rows_of(folder / "browse.html")[0]["turns"][0]["text"]
+        == "zero \x00 and separators \u2028 \u2029 </script>"
+    )

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Browser
 from page_checks import HOSTILE, assert_self_contained, make_pair, picture, write_dataset
 
+from chromium import Browser
 from mfpo.data.files import write_jsonl
 from mfpo.data.folder import DatasetWriter
 from mfpo.errors import Skip
@@ -43,7 +43,10 @@ def rich_pair(seed: int = 0, **changes: Any) -> PreferencePair:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of all kinds: every scope, a broken picture, several images and turns, nothing found."""
     turns = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Compare."}]},
+        {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Compare."}],
+        },
         *assistant_message("They differ."),
         {"role": "user", "content": [{"type": "text", "text": "How?"}]},
     ]
@@ -62,7 +65,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             region_status=(RegionStatus("mug", "not-found"), RegionStatus("table", "too-large", 0.8, 0.7)),
         ),
         rich_pair(9, images=(ImageSource("gone.png", b"no image"),)),
-        rich_pair(10, prompt=turns, images=(picture(seed=100), picture(seed=10)), noise=Noise(image=1, seed=10)),
+        rich_pair(
+            10, prompt=turns, images=(picture(seed=100), picture(seed=10)), noise=Noise(image=1, seed=10)
+        ),
     ]
     folder = write_dataset(tmp_path_factory.mktemp("kinds") / "data", pairs)
     (folder / "config.yaml").write_text("noise_scope: region\n")
@@ -103,7 +108,10 @@ def text(tab: Browser, selector: str) -> str:
 
 def fill(tab: Browser, name: str, value: str) -> None:
     field = f"document.querySelector('#filters [name={name}]')"
-    tab.run(f"void ({field}.value = {json.dumps(value)}, {field}.dispatchEvent(new Event('input', {{bubbles: true}})))")
+    tab.run(
+        f"void ({field}.value = {json.dumps(value)},"
+        f" {field}.dispatchEvent(new Event('input', {{bubbles: true}})))"
+    )
 
 
 def shown(tab: Browser) -> list[int]:
@@ -138,7 +146,9 @@ def test_a_folder_that_lost_its_rows_says_so(dataset: Path, tmp_path: Path, tab:
 
 
 def test_keywords_and_differences_are_marked(opened: Browser) -> None:
-    marks = opened.run("[...document.querySelectorAll('.answers mark')].map(m => [m.textContent, m.className])")
+    marks = opened.run(
+        "[...document.querySelectorAll('.answers mark')].map(m => [m.textContent, m.className])"
+    )
     assert marks == [
         ["mug", "kw k0"],
         ["stands", "only-chosen"],
@@ -155,7 +165,9 @@ def test_masks_lie_where_the_regions_are(opened: Browser) -> None:
     alpha = """((rank, x, y) => { const c = document.querySelector(`#content canvas[data-rank="${rank}"]`);
       return c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data[3]; })"""
     # The mug is at rows 16..48 and columns 24..72 of 64 x 96, the table in the lowest quarter.
-    assert [opened.run(f"{alpha}({spot})") for spot in ("0, .5, .5", "0, .1, .5", "1, .1, .9", "1, .5, .5")] == [
+    assert [
+        opened.run(f"{alpha}({spot})") for spot in ("0, .5, .5", "0, .1, .5", "1, .1, .9", "1, .5, .5")
+    ] == [
         105,
         0,
         105,
@@ -177,7 +189,8 @@ def test_the_slider_noises_the_region_and_nothing_else(opened: Browser) -> None:
     opened.press("n")
     opened.wait("document.querySelector('.slider output').textContent")
     opened.run(
-        "void (s = document.querySelector('.slider input'), s.value = 900, s.dispatchEvent(new Event('input')))"
+        "void (s = document.querySelector('.slider input'), s.value = 900,"
+        " s.dispatchEvent(new Event('input')))"
     )
     opened.wait("document.querySelector('.slider output').textContent.startsWith('step 900')")
     assert text(opened, ".slider output") == "step 900: signal × 0.36, noise σ 0.93"
@@ -208,9 +221,14 @@ def test_the_slider_noises_the_region_and_nothing_else(opened: Browser) -> None:
         (7, ["Exact", "Stored"], "stored with the row"),
     ],
 )
-def test_every_scope_is_shown_and_put_in_words(opened: Browser, number: int, views: list[str], words: str) -> None:
+def test_every_scope_is_shown_and_put_in_words(
+    opened: Browser, number: int, views: list[str], words: str
+) -> None:
     show(opened, number)
-    assert opened.run("[...document.querySelectorAll('.figures .segmented button')].map(b => b.textContent)") == views
+    assert (
+        opened.run("[...document.querySelectorAll('.figures .segmented button')].map(b => b.textContent)")
+        == views
+    )
     assert words in text(opened, ".facts")
     assert opened.console == []
 
@@ -290,7 +308,8 @@ def test_verdicts_are_kept_brought_out_and_in(opened: Browser, page: Path) -> No
     opened.press("j")
     opened.press("b")
     opened.run(
-        "void (n = document.getElementById('note'), n.value = 'wrong <b>mug</b>', n.dispatchEvent(new Event('input')))"
+        "void (n = document.getElementById('note'), n.value = 'wrong <b>mug</b>',"
+        " n.dispatchEvent(new Event('input')))"
     )
     lines = opened.run("mfpo.verdicts.toLines()").splitlines()
     assert [json.loads(line) for line in lines] == [
@@ -327,7 +346,8 @@ def test_nothing_is_wider_than_the_window(opened: Browser, width: int, view: str
 
 def test_controls_have_names(opened: Browser) -> None:
     """Every control says what it is to those who cannot see it."""
-    nameless = opened.run("""[...document.querySelectorAll('button, input, select, canvas[role=img], [role=listbox], img')]
+    nameless = opened.run("""[...document.querySelectorAll(
+      'button, input, select, canvas[role=img], [role=listbox], img')]
       .filter(e => !(e.closest('label') ?? e).textContent.trim() && !e.ariaLabel && !e.title
         && !(e.tagName === 'IMG' && e.hasAttribute('alt'))).map(e => e.outerHTML.slice(0, 80))""")
     assert nameless == []
@@ -381,7 +401,9 @@ def test_no_text_of_a_dataset_ever_runs(hostile: Path, tmp_path: Path, tab: Brow
     tab.run("new Promise(done => setTimeout(done, 100))")
     assert tab.run("window.__pwned === undefined && ({}).x === undefined")
     assert (tab.console, tab.dialogs) == ([], [])
-    assert tab.run("document.querySelectorAll('[onerror], [onload], #content svg, #content script').length") == 0
+    assert (
+        tab.run("document.querySelectorAll('[onerror], [onload], #content svg, #content script').length") == 0
+    )
     assert all(address.startswith(tmp_path.as_uri()) for address in tab.requests)
 
 
@@ -390,7 +412,10 @@ def test_the_policy_would_stop_a_script_that_slipped_through(page: Path, tab: Br
     with pytest.raises(AssertionError, match="TrustedHTML"):
         tab.run("document.body.innerHTML = '<img src=x onerror=alert(1)>'")
     with pytest.raises(AssertionError, match="Trusted"):
-        tab.run("void (s = document.createElement('script'), s.textContent = 'window.__pwned = 1', document.body.append(s))")
+        tab.run(
+            "void (s = document.createElement('script'), s.textContent = 'window.__pwned = 1',"
+            " document.body.append(s))"
+        )
     assert tab.run("window.__pwned") is None
 
 

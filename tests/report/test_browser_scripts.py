@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Browser
 from page_checks import make_pair, write_dataset
 
+from chromium import Browser
 from mfpo.preferences.noise import noise_level
 from mfpo.preferences.regions.masks import encode_rle
 from mfpo.report.browse import run
@@ -33,11 +33,15 @@ def script(page: Path, tab: Browser) -> Browser:
 
 def test_masks_are_decoded_as_they_were_encoded(script: Browser) -> None:
     generator = np.random.default_rng(0)
-    masks = [generator.random((height, width)) < share for height, width, share in
-             [(1, 1, 0.5), (7, 3, 0.5), (40, 60, 0.01), (60, 40, 0.9), (300, 448, 0.3)]]
+    masks = [
+        generator.random((height, width)) < share
+        for height, width, share in [(1, 1, 0.5), (7, 3, 0.5), (40, 60, 0.01), (60, 40, 0.9), (300, 448, 0.3)]
+    ]
     masks += [np.zeros((9, 5), bool), np.ones((5, 9), bool)]
     for mask in masks:
-        decoded = script.run(f"Array.from(mfpo.decodeMask({json.dumps(encode_rle(mask))}, {list(mask.shape)})).join('')")
+        decoded = script.run(
+            f"Array.from(mfpo.decodeMask({json.dumps(encode_rle(mask))}, {list(mask.shape)})).join('')"
+        )
         assert decoded == "".join(map(str, mask.astype(int).ravel()))
 
 
@@ -103,9 +107,21 @@ def test_the_address_holds_the_state(script: Browser) -> None:
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
     noise = {"scope": "region", "fallback": ""}
-    fields = {"number": number, "id": str(number), "images": [], "problem": "", "turns": [], "chosen": [],
-              "rejected": [], "keywords": [], "share": 0.1, "noise": noise, "entropy": None, "difficulty": "",
-              "extra": []}
+    fields = {
+        "number": number,
+        "id": str(number),
+        "images": [],
+        "problem": "",
+        "turns": [],
+        "chosen": [],
+        "rejected": [],
+        "keywords": [],
+        "share": 0.1,
+        "noise": noise,
+        "entropy": None,
+        "difficulty": "",
+        "extra": [],
+    }
     return fields | changes
 
 

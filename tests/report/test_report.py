@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from chromium import Browser
 from page_checks import HOSTILE, assert_self_contained, make_pair, parse, write_dataset
 
+from chromium import Browser
 from mfpo.errors import UserError
 from mfpo.evaluation.benchmarks import load_benchmark
 from mfpo.evaluation.benchmarks.base import BenchmarkSettings

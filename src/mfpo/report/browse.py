@@ -80,10 +80,14 @@ def run(config: BrowseConfig) -> None:
 
 def _check(config: BrowseConfig) -> None:
     if config.output_file is not None and config.output_dir is not None:
-        raise UserError("both a file and a folder are given", where="--output_file, --output_dir", fix="give one")
+        raise UserError(
+            "both a file and a folder are given", where="--output_file, --output_dir", fix="give one"
+        )
     if config.max_rows < 0:
         raise UserError(
-            f"{config.max_rows} rows cannot be shown", where="--max_rows", fix="0 shows all, 200 is the default"
+            f"{config.max_rows} rows cannot be shown",
+            where="--max_rows",
+            fix="0 shows all, 200 is the default",
         )
     if not 32 <= config.image_size <= 4096:
         raise UserError(
@@ -140,7 +144,7 @@ def _page(
 def _made(
     dataset: PreferenceDataset, picked: Sequence[int], maker: RowMaker, writer: PageWriter
 ) -> Iterator[tuple[BrowseRow, RowPictures]]:
-    """Records of the rows in their order; a few are made at a time, so that memory does not grow with rows."""
+    """Records of the rows in their order; a few are made at a time, so that memory does not grow."""
 
     def make(position: int, index: int, pair: PreferencePair) -> tuple[BrowseRow, RowPictures]:
         return maker.make(pair, index + 1, lambda picture, name: writer.embed(position, picture, name))

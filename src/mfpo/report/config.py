@@ -17,10 +17,10 @@ class BrowseConfig:
     """Dataset folder to show."""
 
     output_file: str | None = None
-    """HTML file that holds everything; ``browse.html`` in the dataset folder if neither this nor a folder is given."""
+    """HTML file that holds everything; ``browse.html`` in the dataset folder for up to 500 rows."""
 
     output_dir: str | None = None
-    """Folder to write instead, with images in files; ``browse`` in the dataset folder for more than 500 rows."""
+    """Folder to write instead, images in files; ``browse`` in the dataset folder for more rows."""
 
     max_rows: int = 200
     """Rows shown at most, spread evenly over the dataset; 0 for all. Statistics are always of all rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -125,7 +126,7 @@ def even_edges(low: float, high: float, bins: int) -> tuple[list[float], list[st
     """
     width = (high - low) / bins or 1.0
     edges = [low + width * index for index in range(bins + 1)]
-    return edges[1:-1], [f"{start:.3g} to {end:.3g}" for start, end in zip(edges, edges[1:], strict=False)]
+    return edges[1:-1], [f"{start:.3g} to {end:.3g}" for start, end in itertools.pairwise(edges)]
 
 
 def median_of(counts: Counter[int]) -> float:

@@ -159,9 +159,7 @@ class SingleFile:
 
     def _block(self, attribute: str, value: Any) -> None:
         assert self._file is not None
-        self._file.write(
-            f'<script type="application/json" {attribute}>{embedded_json(value)}</script>\n'
-        )
+        self._file.write(f'<script type="application/json" {attribute}>{embedded_json(value)}</script>\n')
 
 
 class Folder:
@@ -229,7 +227,7 @@ def clear_folder(path: Path) -> None:
     """
     index = path / "index.html"
     if path.is_dir() and any(path.iterdir()):
-        ours = set(entry.name for entry in path.iterdir()) <= {"index.html", *_OWN_FOLDERS}
+        ours = {entry.name for entry in path.iterdir()} <= {"index.html", *_OWN_FOLDERS}
         if index.is_file():
             with index.open(encoding="utf-8", errors="replace") as file:
                 ours = ours and _GENERATOR in file.read(4096)
@@ -245,7 +243,7 @@ def clear_folder(path: Path) -> None:
 
 
 def _encoded(picture: Image.Image) -> tuple[bytes, str]:
-    # Progressive coding would take three times as long, for 3% of the size.
+    # Progressive coding takes nearly three times as long and saves 4%.
     return encode_picture(picture, lossless=max(picture.size) <= SMALL, progressive=False)
 
 

@@ -58,7 +58,9 @@ def load_reference(folder: str | Path, estimator: str, name: str | None = None) 
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"not a Parquet file: {error}", where=str(path), fix="run `mfpo rank` again") from None
+        raise UserError(
+            f"not a Parquet file: {error}", where=str(path), fix="run `mfpo rank` again"
+        ) from None
     names = [column.removeprefix(_ENTROPY) for column in table.column_names if column.startswith(_ENTROPY)]
     if estimator not in names or "id" not in table.column_names:
         raise UserError(

@@ -181,15 +181,19 @@ class RowMaker:
         noise = pair.noise
         fallback = ""
         if scope != noise.scope:
-            fallback = fallback_reason(pair.region_status) or NOT_SEEN
+            fallback = fallback_reason(_known_statuses(pair)) or NOT_SEEN
         elif scope == "global" and self.asked_scope not in ("global", ""):
-            fallback = fallback_reason(pair.region_status)
+            fallback = fallback_reason(_known_statuses(pair))
+        try:
+            words, step = noise_in_words(noise, scope), noise.step if scope in NOISY_SCOPES else -1
+        except UserError as error:
+            words, step = f"settings that cannot be used: {error.what}", -1
         return NoiseEntry(
             scope=scope,
-            words=noise_in_words(noise, scope),
+            words=words,
             fallback=fallback,
             schedule=str(noise.schedule),
-            step=noise.step if scope in NOISY_SCOPES else -1,
+            step=step,
             seed=str(noise.seed),
             image=noise.image,
         )
@@ -210,11 +214,6 @@ def _from_regions(keyword: str, regions: Sequence[Region]) -> RegionStatus:
 
 
 def _keywords(pair: PreferencePair) -> tuple[KeywordEntry, ...]:
-    try:
-        statuses = statuses_of(pair)
-    except ValueError:
-        # Damaged run lengths: the row's problem says so already.
-        statuses = [RegionStatus(keyword.text, "not-found") for keyword in pair.keywords]
     return tuple(
         KeywordEntry(
             text=keyword.text,
@@ -224,8 +223,16 @@ def _keywords(pair: PreferencePair) -> tuple[KeywordEntry, ...]:
             share=_finite(status.share) or 0.0,
             confidence=_finite(status.score) if status.status != "not-found" else None,
         )
-        for keyword, status in zip(pair.keywords, statuses, strict=True)
+        for keyword, status in zip(pair.keywords, _known_statuses(pair), strict=True)
     )
+
+
+def _known_statuses(pair: PreferencePair) -> list[RegionStatus]:
+    """As [`statuses_of`], of rows with damaged run lengths too; their problem says so already."""
+    try:
+        return statuses_of(pair)
+    except ValueError:
+        return [RegionStatus(keyword.text, "not-found") for keyword in pair.keywords]
 
 
 def _whole_view(original: tuple[int, int], seen: tuple[int, int]) -> tuple[int, int]:

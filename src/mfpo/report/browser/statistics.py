@@ -14,7 +14,7 @@ from mfpo.data.files import read_jsonl
 from mfpo.data.folder import SKIPPED, shard_files
 from mfpo.difficulty.stages import LEVELS
 from mfpo.preferences.regions.masks import union_share
-from mfpo.records import PreferencePair, text_of
+from mfpo.records import PreferencePair, RegionStatus, text_of
 from mfpo.report.browser.charts import Chart, Histogram, counted, even_edges, median_of, rates
 from mfpo.report.browser.reference import Reference
 from mfpo.report.browser.rows import statuses_of
@@ -78,17 +78,17 @@ class Statistics:
             if status.status == "found":
                 self.found += 1
                 self._hits[name] += 1
-        self._add_noise(pair)
+        self._add_noise(pair, statuses)
         for name, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             self._words[name][len(text_of(answer).split())] += 1
 
-    def _add_noise(self, pair: PreferencePair) -> None:
+    def _add_noise(self, pair: PreferencePair, statuses: Sequence[RegionStatus]) -> None:
         noise = pair.noise
         self._scopes[noise.scope] += 1
         if noise.scope in NOISY_SCOPES:
             self._noise[f"{noise.schedule}, step {noise.step}"] += 1
         if noise.scope == "global" and self._asked != "global" and not pair.regions:
-            self.fallbacks[fallback_reason(pair.region_status)] += 1
+            self.fallbacks[fallback_reason(statuses)] += 1
 
     def facts(self) -> list[tuple[str, str]]:
         """The most important numbers as (name, text)."""
@@ -117,9 +117,7 @@ class Statistics:
                 "keywords by what became of them",
                 ((words, self._outcomes[name]) for name, words in _OUTCOMES.items()),
             ),
-            counted(
-                "Area of the regions", "rows by the share of the picture covered", self._areas.items()
-            ),
+            counted("Area of the regions", "rows by the share of the picture covered", self._areas.items()),
             counted(
                 "Fallbacks to global noise", "rows by reason", _most_common(self.fallbacks), total=self.rows
             ),
