@@ -54,8 +54,7 @@ mfpo.start = () => {
     decorate(node, row);
     node.addEventListener("click", () => {
       open(row);
-      if (state.view === "grid") change({ view: "rows" });
-      list.reveal(found.indexOf(row));
+      if (state.view === "grid") toView("rows");
     });
     return node;
   };
@@ -88,8 +87,13 @@ mfpo.start = () => {
     mfpo.verdicts.put(current.id, { verdict });
     showVerdict();
   };
+  const reveal = () => {
+    const place = found.indexOf(current);
+    if (place >= 0) (state.view === "grid" ? grid : list).reveal(place);
+  };
   const open = async (row) => {
     current = row;
+    reveal();
     change({ row: row.id });
     for (const one of [list, grid]) one.refresh(decorate);
     for (const name of ["list", "grid"]) byId(name).setAttribute("aria-activedescendant", `item-${name === "list" ? "rows" : name}-${found.indexOf(row)}`);
@@ -113,7 +117,6 @@ mfpo.start = () => {
     const next = found[Math.min(found.length - 1, Math.max(0, place + by))];
     if (!next || next === current) return;
     open(next);
-    (state.view === "grid" ? grid : list).reveal(found.indexOf(next));
   };
 
   // Choices that depend on the rows.
@@ -153,8 +156,7 @@ mfpo.start = () => {
     // Beside the contact sheet there is room for them.
     if (name === "grid" && window.innerWidth > 740) byId("more").open = true;
     if (name !== "statistics") showFound();
-    const place = found.indexOf(current);
-    if (place >= 0) (name === "grid" ? grid : list).reveal(place);
+    reveal();
   };
 
   form.addEventListener("input", readForm);
@@ -244,8 +246,7 @@ mfpo.start = () => {
     () => {
       showChoices();
       if (!current && found.length) open(found[0]);
-      const place = found.indexOf(current);
-      if (place >= 0) (state.view === "grid" ? grid : list).reveal(place);
+      reveal();
       document.body.dataset.ready = "yes";
       performance.mark("all-rows");
     },
