@@ -4,6 +4,8 @@
     mfpo build --dataset scenes --annotations scenes/annotations.jsonl --output_dir scene-pairs
     mfpo browse --dataset scene-pairs --output_file page.html
     python docs/make_browse.py page.html
+
+It needs Chromium.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 // The page: state, list, contact sheet, one row, keyboard.
 
-mfpo.start = () => {
+{
   document.documentElement.classList.add("scripted");
   const { colours } = mfpo;
   const byId = (id) => document.getElementById(id);
@@ -255,6 +255,4 @@ mfpo.start = () => {
     },
   );
   mfpo.state = () => ({ ...state, found: found.map((row) => row.id), current: current?.id });
-};
-
-mfpo.start();
+}
