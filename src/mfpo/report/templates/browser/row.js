@@ -149,7 +149,7 @@ const previewOf = (row, pictures, picture, masks) => {
   });
   const start = () => source.decode().then(draw, () => canvas.replaceWith(broken("the picture cannot be shown")));
   const controls = element("div", { className: "slider" }, slider, element("div", {}, output, own));
-  const note = "Preview, drawn here: noise of the right strength on the whole picture, but not the very bits of training.";
+  const note = "Preview, drawn by this page after the resize: noise of the right strength, but not the very bits of training, and without the model's crop.";
   return { node: element("div", {}, canvas, controls, element("p", { className: "note", textContent: note })), start };
 };
 
