@@ -21,10 +21,9 @@ from mfpo.evaluation.comparison import Comparison
 from mfpo.evaluation.statistics import Estimate
 from mfpo.report import plots
 from mfpo.report.answers import AnswerSection, answer_section
-from mfpo.report.browse import dataset_rows
 from mfpo.report.config import DEFAULT_TITLE, ReportConfig
 from mfpo.report.page import render
-from mfpo.report.rows import RowView, default_image_processor
+from mfpo.report.rows import RowView, dataset_rows, default_image_processor
 from mfpo.report.runs import Run, load_runs, settings_table
 from mfpo.report.tables import compare_all, result_tables
 
