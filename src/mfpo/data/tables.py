@@ -22,6 +22,8 @@ BATCH = 16
 """Rows that are in memory together; few, since they may hold pictures."""
 
 _CSV_FIELD_LIMIT = 2**27
+# What Arrow's own Python code makes of damaged names, sizes and types.
+_ARROW_MISTAKES = (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError)
 _NOT_AN_OBJECT = "not a JSON object"
 
 
@@ -186,7 +188,7 @@ def _parquet(path: Path) -> Iterator[Any]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
-    except (pa.ArrowException, pa.ArrowInvalid) as error:
+    except (pa.ArrowException, *_ARROW_MISTAKES) as error:
         raise UserError(
             f"not a Parquet file that can be read: {error}", where=str(path), fix="fetch or write it again"
         ) from None
@@ -221,7 +223,7 @@ def _arrow_rows(path: Path, _: bool = True) -> Iterator[RawRow | Skip]:
                 reader = pa.ipc.open_file(file)
                 batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
             yield from batch_rows(batches, path.name)
-    except (pa.ArrowException, pa.ArrowInvalid) as error:
+    except (pa.ArrowException, *_ARROW_MISTAKES) as error:
         raise UserError(
             f"not an Arrow file that can be read: {error}", where=str(path), fix="fetch or write it again"
         ) from None
@@ -245,11 +247,15 @@ def batch_rows(batches: Iterator[Any], name: str, start: int = 0) -> Iterator[Ra
 
 
 def _python_rows(batch: Any) -> list[dict[str, Any] | str]:
-    """The rows, or what is wrong with one: a text that is not UTF-8, which Arrow does not check."""
+    """The rows, or what is wrong with one: a text that is not UTF-8, offsets that lead out of the file."""
+    import pyarrow as pa
+
     try:
+        # Arrow trusts what it reads; without this a damaged file ends the process.
+        batch.validate(full=True)
         rows: list[dict[str, Any] | str] = batch.to_pylist()
         return rows
-    except (UnicodeDecodeError, ValueError, OverflowError) as error:
+    except (pa.ArrowException, *_ARROW_MISTAKES) as error:
         if batch.num_rows == 1:
             return [str(error)]
         return [row for index in range(batch.num_rows) for row in _python_rows(batch.slice(index, 1))]
