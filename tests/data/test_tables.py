@@ -250,3 +250,19 @@ def test_rows_from_the_hub_name_no_file_outside(tmp_path: Path, monkeypatch: pyt
         "outside-image-dir",
         "remote-image",
     }
+
+
+def test_plain_bytes_beside_a_path(tmp_path: Path) -> None:
+    """The outline is made without the bytes, and comes to the same further columns as the rows."""
+    rows = [{**ROW, "image": b"x", "image_path": "x/a.png"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    source = Source(SourceConfig(dataset=str(tmp_path / "p.parquet")))
+    (row,) = source.items()
+    assert isinstance(row, Sample) and row.images[0].data == b"x"
+    assert row.extra.keys() == source.outline().extra.keys() == {"image_path"}
+
+
+def test_names_that_no_file_can_have() -> None:
+    for name in ("a\0b", "x" * 5000):
+        with pytest.raises(UserError):
+            read(name)

@@ -183,3 +183,11 @@ def test_inspect_says_how_it_understands_the_source(
 def test_inspect_loads_no_region_model(config: BuildConfig, capsys: pytest.CaptureFixture[str]) -> None:
     build_dataset(replace(config, inspect=True, annotations=None, regions="grounded-sam2"))
     assert "searched by grounded-sam2 when built" in capsys.readouterr().out
+
+
+def test_an_edited_card_stays(config: BuildConfig) -> None:
+    build_dataset(config)
+    card = Path(config.output_dir) / "README.md"
+    card.write_text(card.read_text() + "\nEdited by a person.\n")
+    build_dataset(config)
+    assert "Edited by a person." in card.read_text()

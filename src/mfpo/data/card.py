@@ -61,6 +61,7 @@ The method is described in
 ```
 """
 
+_HOW = "## How it was made"
 _SIZES = (
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),
@@ -134,6 +135,14 @@ def write_card(folder: Path, notes: CardNotes) -> None:
     write_atomic(folder / "README.md", card)
 
 
+def is_complete_card(folder: Path) -> bool:
+    """Whether a folder's card has its notes; people may have edited it since, and it must stay as it is."""
+    try:
+        return f"\n{_HOW}\n" in (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
 def licence_of(folder: Path) -> str:
     """The licence that a folder's own card states, or nothing."""
     try:
@@ -170,7 +179,7 @@ def _metadata(rows: int, schema: pa.Schema, size: tuple[int, int], licence: str)
 
 
 def _made(notes: CardNotes) -> str:
-    lines = ["", "## How it was made", "", f"From {_code(notes.source)}, read as {notes.kind}.", ""]
+    lines = ["", _HOW, "", f"From {_code(notes.source)}, read as {notes.kind}.", ""]
     lines += ["| count | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in notes.counts.items()]
     lines += [f"| left out: {reason} | {count} |" for reason, count in sorted(notes.skipped.items())]

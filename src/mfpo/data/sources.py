@@ -75,7 +75,10 @@ class Source:
 
     def __init__(self, config: SourceConfig) -> None:
         self.config = config
-        self.files, self.table = _open(config)
+        try:
+            self.files, self.table = _open(config)
+        except (OSError, ValueError) as error:  # a name with a zero byte, or longer than the system allows
+            raise UserError(f"no path: {error}", where=f"--dataset {config.dataset!r}"[:300]) from None
         self.mapping: ColumnMapping = column_mapping(
             config.columns, self.files[0] if len(self.files) == 1 else None
         )

@@ -198,7 +198,9 @@ def _parquet_rows(path: Path, images: bool = True) -> Iterator[RawRow | Skip]:
     with _parquet(path) as file:
         columns = None if images else _without_bytes(file.schema)
         batches = file.iter_batches(batch_size=BATCH, use_threads=False, columns=columns)
-        yield from batch_rows(batches, path.name)
+        everything = dict.fromkeys(file.schema_arrow.names)
+        for row in batch_rows(batches, path.name):
+            yield row if isinstance(row, Skip) else (row[0], {**everything, **row[1]})
 
 
 def _without_bytes(schema: Any) -> list[str]:

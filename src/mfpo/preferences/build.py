@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from tqdm import tqdm
 
 from mfpo import __version__
-from mfpo.data.card import CardNotes, licence_of, write_card
+from mfpo.data.card import CardNotes, is_complete_card, licence_of, write_card
 from mfpo.data.files import save_config
 from mfpo.data.folder import DatasetWriter, check_writable, open_dataset, read_manifest
 from mfpo.data.push import push_dataset
@@ -62,7 +62,8 @@ def build_dataset(config: BuildConfig) -> Summary:
         _build(config, source, outline, fingerprint)
         title = config.output_dir
     summary = Summary.of_folder(config.output_dir)
-    write_card(Path(config.output_dir), _notes(config, source, summary))
+    if not is_complete_card(Path(config.output_dir)):
+        write_card(Path(config.output_dir), _notes(config, source, summary))
     show_summary(summary, title=title)
     if config.check_regions:
         _check_regions(config)
@@ -117,7 +118,7 @@ def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: s
         for made in stream.rows(items, seen):
             writer.position = made.position + 1
             if made.job is not None and isinstance(made.outcome, Finding):
-                writer.write(_pair(made.job, made.outcome, source.images.root))
+                writer.write(_pair(made.job, made.outcome, source.images.root, outline))
             elif isinstance(made.outcome, Skip):
                 writer.skip(made.outcome)
             bar.update()
@@ -185,8 +186,10 @@ def _notes(config: BuildConfig, source: Source, summary: Summary) -> CardNotes:
     )
 
 
-def _pair(job: Job, finding: Finding, root: Path) -> PreferencePair:
+def _pair(job: Job, finding: Finding, root: Path, outline: Outline) -> PreferencePair:
     sample = job.sample
+    # A stream may hold more than it declares.
+    extra = {name: value for name, value in sample.extra.items() if name in outline.extra}
     return PreferencePair(
         id=job.id,
         images=tuple(_stored(source, root) for source in sample.images),
@@ -197,7 +200,7 @@ def _pair(job: Job, finding: Finding, root: Path) -> PreferencePair:
         regions=finding.regions,
         noise=finding.noise,
         rejected_images=tuple(_stored(source, root) for source in finding.rejected_images),
-        extra=sample.extra,
+        extra=extra,
         region_status=finding.status,
     )
 

@@ -215,7 +215,8 @@ def extra_columns(layout: Layout, row: Row) -> dict[str, Any]:
         "chosen",
         "rejected",
     }
-    used.add(image_column(layout, row) or "image")
+    # By name alone, so that all rows of a source keep the same columns.
+    used.update(next(([name] for name in IMAGE_COLUMNS if name in row), []))
     used.discard("image_id" if layout.image_id else "")
     extra = {
         name: value
