@@ -251,3 +251,6 @@ def test_an_unknown_layout_names_the_nearest_and_the_flag(tmp_path: Path) -> Non
     text = str(caught.value)
     assert "nearest is plain, missing chosen, image" in text
     assert "--columns chosen=choosen image=img" in text
+    with pytest.raises(UserError) as caught:
+        read(write(tmp_path / "other.jsonl", [{"img": "a.png", "win": "c", "lose": "r"}]))
+    assert "--columns image=img. " in str(caught.value), "lose looks a little like chosen"

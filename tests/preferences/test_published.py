@@ -107,7 +107,9 @@ def test_the_card_is_one_that_others_read(config: BuildConfig) -> None:
     assert data["dataset_info"]["splits"][0]["num_examples"] == 3
     assert {"preference", "mfpo"} <= set(data["tags"])
     assert "| left out: missing-image | 1 |" in card.text and "noise_step: 500" in card.text
-    assert "`pairs.jsonl`" in card.text and "@article" in card.text
+    assert "`pairs.jsonl`, read as .jsonl file, layout ShareGPT (LLaMA-Factory)." in card.text
+    assert "regions: annotations" in card.text
+    assert "@article" in card.text
     assert str(Path(config.output_dir).parent) not in card.content
     assert card.content.count("```") % 2 == 0
     builder = load_dataset_builder(config.output_dir, cache_dir=str(Path(config.output_dir).parent / "cache"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from mfpo.errors import UserError, nearest
 
 ROWS_BEFORE_GIVING_UP = 100
 """Rows that may fit no layout, at the start of a source, before it counts as unreadable."""
+
+_ALIKE = 0.7
 
 
 class Recogniser:
@@ -135,7 +138,8 @@ def _renames(layout: Layout, columns: Collection[str]) -> dict[str, str]:
     found = {}
     for column in _missing(layout, columns):
         name = column.split()[0]
-        match = nearest(name, spare) if spare else ""
-        if match.startswith("did you mean"):
-            found[name] = match[len("did you mean '") : -2]
+        match = difflib.get_close_matches(name, spare, n=1, cutoff=_ALIKE)
+        if match:
+            found[name] = match[0]
+            spare.remove(match[0])
     return found

@@ -49,12 +49,14 @@ class Outline:
         items: Number of its rows, unusable ones included; None for a stream that does not say.
         extra: Further columns and their types.
         rejected_images: Whether a row brings rejected images along.
+        layout: What people call the rows' layout.
         stamp: Changes when one of the image files does: by name, size and time of change, not by content.
     """
 
     items: int | None
     extra: dict[str, type]
     rejected_images: bool
+    layout: str
     stamp: str
 
 
@@ -173,16 +175,16 @@ class Source:
         # A column of images must be there for the layout, whatever it holds.
         row = {**dict.fromkeys(names), **examples}
         extra = extra_types([extra_columns(layout, row)])
-        return Outline(self.count(), extra, "rejected_images" in names, table.stamp)
+        return Outline(self.count(), extra, "rejected_images" in names, layout.title, table.stamp)
 
     def _scanned(self) -> Outline:
         """By a pass over the rows that leaves embedded images alone."""
         recogniser = self.recogniser()
-        items, rejected = 0, False
+        items, rejected, title = 0, False, ""
         digest = hashlib.sha256()
 
         def extras() -> Iterator[Mapping[str, Any]]:
-            nonlocal items, rejected
+            nonlocal items, rejected, title
             for row in islice(self.raw_rows(images=False), self.config.limit):
                 items += 1
                 if isinstance(row, Skip):
@@ -191,13 +193,14 @@ class Source:
                 layout = recogniser.layout(values)
                 if layout is None:
                     continue
+                title = title or layout.title
                 rejected = rejected or bool(values.get("rejected_images"))
                 for path in row_files(layout, values, self.images):
                     digest.update(_file_stamp(path))
                 yield _writable(extra_columns(layout, values))
 
         types = extra_types(extras())
-        return Outline(items, types, rejected, digest.hexdigest())
+        return Outline(items, types, rejected, title, digest.hexdigest())
 
 
 def read_source(config: SourceConfig) -> Iterator[Sample | Skip]:

@@ -63,7 +63,7 @@ def build_dataset(config: BuildConfig) -> Summary:
         title = config.output_dir
     summary = Summary.of_folder(config.output_dir)
     if not is_complete_card(Path(config.output_dir)):
-        write_card(Path(config.output_dir), _notes(config, source, summary))
+        write_card(Path(config.output_dir), _notes(config, source, outline, summary))
     show_summary(summary, title=title)
     if config.check_regions:
         _check_regions(config)
@@ -161,7 +161,7 @@ def _tally(summary: Summary, made: Made) -> None:
         summary.rows += 1
 
 
-def _notes(config: BuildConfig, source: Source, summary: Summary) -> CardNotes:
+def _notes(config: BuildConfig, source: Source, outline: Outline, summary: Summary) -> CardNotes:
     """What the dataset card says of this build; names of files without this machine's folders."""
     path = Path(config.dataset)
     settings = {
@@ -169,6 +169,7 @@ def _notes(config: BuildConfig, source: Source, summary: Summary) -> CardNotes:
         for name, value in row_settings(config).items()
         if value is not None and value != {} and name not in ("dataset", "image_dir", "limit")
     }
+    settings["regions"] = config.backend
     counts = {
         "rows": summary.rows,
         "keywords": summary.keywords,
@@ -178,7 +179,7 @@ def _notes(config: BuildConfig, source: Source, summary: Summary) -> CardNotes:
     }
     return CardNotes(
         source=path.name if path.exists() else config.dataset,
-        kind=source.kind,
+        kind=f"{source.kind}, layout {outline.layout}",
         licence=source.licence or licence_of(path if path.is_dir() else path.parent),
         counts=counts,
         skipped=summary.skipped,
