@@ -266,3 +266,18 @@ def test_names_that_no_file_can_have() -> None:
     for name in ("a\0b", "x" * 5000):
         with pytest.raises(UserError):
             read(name)
+
+
+def test_a_folder_of_pictures_with_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from PIL import Image
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "pictures/train").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "pictures/train/a.png")
+    row = {"file_name": "a.png", "question": "What?", "chosen": "A mug.", "rejected": "A cat."}
+    (tmp_path / "pictures/train/metadata.jsonl").write_text(json.dumps(row))
+    for dataset in (tmp_path / "pictures", tmp_path / "pictures/train"):
+        (found,) = read(dataset)
+        assert isinstance(found, Sample), found
+        assert found.images[0].read() == (tmp_path / "pictures/train/a.png").read_bytes()

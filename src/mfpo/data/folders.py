@@ -52,8 +52,11 @@ def split_files(folder: Path, split: str | None) -> list[Path]:
     return chosen
 
 
-def has_card(folder: Path) -> bool:
-    """Whether a dataset card may say which files are which split or subset."""
+def needs_datasets(folder: Path) -> bool:
+    """Whether the card of a folder, or the folders in it, may say which files are which split or subset."""
+    below = [item for item in folder.glob("[!.]*/*") if file_kind(item) in FILE_KINDS]
+    if below and not any(folder.glob("data/*.parquet")):
+        return True
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mfpo.data.columns import extra_types
-from mfpo.data.folders import has_card, split_files
+from mfpo.data.folders import needs_datasets, split_files
 from mfpo.data.layouts.pictures import ImageFiles
 from mfpo.data.layouts.table import extra_columns, read_row, row_files
 from mfpo.data.mapping import ColumnMapping, column_mapping
@@ -250,7 +250,7 @@ def _open_folder(folder: Path, config: SourceConfig) -> tuple[list[Path], Table]
     try:
         files = split_files(folder, config.split)
     except UserError:
-        if has_card(folder):
+        if needs_datasets(folder):
             return [], _open_hub(config)
         raise
     return files, _Files(files, f"folder, {len(files)} {file_kind(files[0])} file{'s' * (len(files) > 1)}")
