@@ -77,13 +77,14 @@ def test_a_large_array_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest
     with (tmp_path / "p.json").open("w") as file:
         file.write("[" + ",".join([row] * 4000) + "]")
     assert (tmp_path / "p.json").stat().st_size > 4_000_000
-    rows = read_source(SourceConfig(dataset=str(tmp_path / "p.json")))
+    # The raw rows: making paths of names lets the interpreter's table of strings grow as it likes.
+    rows = tables.table_rows(tmp_path / "p.json")
     next(rows)
     tracemalloc.start()
     assert sum(1 for _ in rows) == 3999
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 500_000
+    assert peak < 200_000
 
 
 def test_rows_of_absurd_length_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
