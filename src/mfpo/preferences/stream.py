@@ -88,7 +88,7 @@ class RowStream:
         if isinstance(item, Skip):
             return item
         try:
-            target = _target(len(item.images), self._config.noise_image)
+            target = target_image(len(item.images), self._config.noise_image)
             images = tuple(ImageSource(source.path, source.read()) for source in item.images)
             rejected = tuple(ImageSource(source.path, source.read()) for source in item.rejected_images)
         except RowError as error:
@@ -177,7 +177,7 @@ def _with_drawing(job: Job, finding: Finding, result: ImageSource | RowError | W
     return replace(finding, rejected_images=tuple(images))
 
 
-def _target(count: int, wanted: int) -> int:
+def target_image(count: int, wanted: int) -> int:
     """Index of the image that is perturbed; negative settings count from the end.
 
     Raises:
