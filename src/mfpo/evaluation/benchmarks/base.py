@@ -12,16 +12,17 @@ The order of use, whoever answers and whoever judges::
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from mfpo.errors import UserError, nearest
 from mfpo.evaluation.answers import read_answers
 from mfpo.evaluation.results import ScoreResult, score_result
-from mfpo.evaluation.statistics import Metric
+from mfpo.evaluation.statistics import Metric, tabulate, values
 from mfpo.records import Prediction
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Benchmark(ABC):
         max_new_tokens: Tokens after which an answer is cut unless the user says otherwise.
         judge: What a judge is needed for; None where none is.
         variants: Versions in circulation, the default one first; empty where there is one only.
+        quirks: What ``official`` does and ``strict`` does not, by a short name; empty where nobody else's
+            script is followed.
         settings: Which questions are asked, and how answers are scored.
     """
 
@@ -125,6 +128,7 @@ class Benchmark(ABC):
     max_new_tokens: ClassVar[int] = 512
     judge: ClassVar[Judge | None] = None
     variants: ClassVar[tuple[str, ...]] = ()
+    quirks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
         self.settings = settings or BenchmarkSettings()
@@ -228,8 +232,54 @@ class Benchmark(ABC):
         Raises:
             UserError: Replies are needed and missing.
         """
-        counts = self.records(items, answers, judgements)
-        records = [
+        records = self._full_records(items, answers, judgements)
+        result = score_result(self.name, records, self.metrics_of(records), self.describe())
+        if not self.quirks:
+            return result
+        result.metrics |= self.printed(records)
+        other = self.in_mode("strict" if self.settings.mode == "official" else "official")
+        both = {
+            self.settings.mode: result.metrics,
+            other.settings.mode: other.totals(other._full_records(items, answers, judgements)),
+        }
+        result.settings["modes"] = {
+            mode: {name: None if math.isnan(value) else value for name, value in both[mode].items()}
+            for mode in ("official", "strict")
+        }
+        result.settings["quirks"] = dict(self.quirks)
+        return result
+
+    def metrics_of(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+        """The metrics that these records say something about: those of their kinds."""
+        kinds = {record["kind"] for record in records}
+        return {
+            name: metric
+            for name, metric in self.metrics.items()
+            if not metric.kinds or kinds.intersection(metric.kinds)
+        }
+
+    def totals(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """The metrics without their intervals."""
+        return values(tabulate(records, self.metrics_of(records))) | self.printed(records)
+
+    def printed(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """What the official script prints where that is not the ratio of sums: rounded, or with a constant.
+
+        Nothing in ``strict`` mode.
+        """
+        return {}
+
+    def in_mode(self, mode: Mode) -> Benchmark:
+        """The same benchmark, scored the other way."""
+        return type(self)(replace(self.settings, mode=mode))
+
+    def _full_records(
+        self,
+        items: Sequence[Item],
+        answers: Mapping[str, Prediction],
+        judgements: Mapping[str, str] | None,
+    ) -> list[dict[str, Any]]:
+        return [
             {
                 "id": item.id,
                 "group": item.group or item.id,
@@ -237,11 +287,10 @@ class Benchmark(ABC):
                 "image": item.image,
                 "question": item.question,
                 "answer": answers[item.id].answer,
-                **record,
+                **counts,
             }
-            for item, record in zip(items, counts, strict=True)
+            for item, counts in zip(items, self.records(items, answers, judgements), strict=True)
         ]
-        return score_result(self.name, records, self.metrics, self.describe())
 
     def describe(self) -> dict[str, Any]:
         """Settings to be kept with a score."""
