@@ -51,9 +51,9 @@ class Comparison:
         for name, metric in self.metrics.items():
             cells = [f"{name} {_ARROWS[metric.better]}".strip()]
             for position, found in enumerate(self.estimates):
-                cell = _estimate_text(found[name])
+                cell = _estimate_text(found[name], metric)
                 if position:
-                    cell += f"\n{_difference_text(self.differences[position - 1][name])}"
+                    cell += f"\n{_difference_text(self.differences[position - 1][name], metric)}"
                 cells.append(cell)
             rows.append(cells)
         return rows
@@ -229,17 +229,24 @@ def _columns_that_fit(widths: Sequence[int], room: int) -> list[list[int]]:
     return groups
 
 
-def _estimate_text(estimate: Estimate) -> str:
+def _estimate_text(estimate: Estimate, metric: Metric) -> str:
     if math.isnan(estimate.value):
         return "–"
-    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+    places = _places(metric)
+    return f"{estimate.value:.{places}f} [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
 
 
-def _difference_text(difference: Difference) -> str:
+def _difference_text(difference: Difference, metric: Metric) -> str:
     if math.isnan(difference.value):
         return "–"
-    interval = f"[{difference.low:+.1f}, {difference.high:+.1f}]"
-    return f"{difference.value:+.1f} {interval}{stars(difference.p_value)}"
+    places = _places(metric)
+    interval = f"[{difference.low:+.{places}f}, {difference.high:+.{places}f}]"
+    return f"{difference.value:+.{places}f} {interval}{stars(difference.p_value)}"
+
+
+def _places(metric: Metric) -> int:
+    """Decimals: one for percentages, two for shares and means."""
+    return 1 if metric.scale == 100 else 2
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -204,6 +204,10 @@ class AmberBenchmark(Benchmark):
             raise UserError(f"no answer to a {self.variant} question", where=str(path))
         return items
 
+    def num_questions(self) -> int:
+        """Questions of the variant."""
+        return len(self.load())
+
     def records(
         self,
         items: Sequence[Item],

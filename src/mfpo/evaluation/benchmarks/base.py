@@ -200,6 +200,10 @@ class Benchmark(ABC):
             )
         return items
 
+    def num_questions(self) -> int:
+        """How many answers a complete file has; 0 where any number is complete."""
+        return 0
+
     def judge_requests(self, items: Sequence[Item], answers: Mapping[str, Prediction]) -> list[JudgeRequest]:
         """What a judge is asked about the answers, an item each, in the order of the items."""
         return []

@@ -122,7 +122,7 @@ class LlavaBenchmark(Benchmark):
     metrics: ClassVar[dict[str, Metric]] = _metrics()
     quirks: ClassVar[dict[str, str]] = {
         "failure-is-minus-1": "a review without two scores counts as -1 and -1 in both means",
-        "one-blank": "the two scores must be alone on the first line, one blank or comma between: `8, 9` fails",
+        "one-blank": "the two scores must be alone on the first line, with one blank between: `8, 9` fails",
         "rounding": "means are rounded to three decimals before they are divided, the result to one",
     }
 
@@ -201,7 +201,7 @@ class LlavaBenchmark(Benchmark):
         ]
 
     def read_judgements(self, path: str | Path) -> dict[str, str]:
-        """The script's reviews (``question_id``, ``content`` or ``tuple``), or rows with ``key`` and ``reply``."""
+        """The script's reviews (``question_id``, ``content``), or rows with ``key`` and ``reply``."""
         rows = read_rows(path)
         keys = [str(row.integer("question_id", "key")) for row in rows]
         unique(keys, rows, "question")

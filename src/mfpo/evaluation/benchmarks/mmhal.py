@@ -146,7 +146,7 @@ class MmhalBenchmark(Benchmark):
         ]
 
     def read_judgements(self, path: str | Path) -> dict[str, str]:
-        """The script's list of chat responses, in the order of the questions, or rows with ``key``, ``reply``."""
+        """The script's list of chat responses in the order of questions, or rows with ``key``, ``reply``."""
         return read_replies(path, lambda row: str(row.number), len(self.load()))
 
     def record(self, item: Item, answer: str, reply: str | None = None) -> dict[str, Any]:

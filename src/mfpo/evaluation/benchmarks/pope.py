@@ -9,8 +9,8 @@ beside what is there (adversarial). A problem and an answer::
     {"question": "Is there a snowboard in the image?", "answer": "Yes, there is."}
 
 "Yes" is the positive class; F1 = 2 TP / (2 TP + FP + FN), Yes_ratio = answers with yes / answers, all from 0
-to 1. Metrics are of all sets together and, under ``random_``, ``popular_`` and ``adversarial_``, of each; papers give the mean of the three
-F1, which is ``mean_F1`` here.
+to 1. Metrics are of all sets together and, under ``random_``, ``popular_`` and ``adversarial_``, of each;
+papers give the mean of the three F1, which is ``mean_F1`` here.
 
 Two files of the random set are in circulation: ``aoidragon`` with 3,000 questions, and ``llava15`` with the
 2,910 that LLaVA-1.5 and those after it use.
@@ -52,14 +52,14 @@ _HOW_2910 = "get coco_pope_random.json with 2910 rows, as LLaVA-1.5's instructio
 def _data(split: str, variant: str) -> DataFile:
     name = f"coco_pope_{split}.json"
     if variant == "llava15" and split == "random":
-        folders = (
+        places = (
             "llava15_variant_2910random/",
             "",
             "pope/llava15_variant_2910random/",
             "pope/coco/",
             "coco/",
         )
-        return DataFile(tuple(f + name for f in folders), "MIT", how=_HOW_2910)
+        return DataFile(tuple(f + name for f in places), "MIT", how=_HOW_2910)
     folders = ("aoidragon/", "", "output/coco/", "pope/aoidragon/", "coco/", "pope/coco/")
     return DataFile(tuple(f + name for f in folders), "MIT", f"{_SOURCE}/{name}", _SHA256[split])
 
@@ -156,14 +156,7 @@ class PopeBenchmark(Benchmark):
         found = []
         for key, row in zip(ids, rows, strict=True):
             item = known[key]
-            asked = row.record.get("question")
-            if isinstance(asked, str) and asked.strip() and asked.strip() not in item.question:
-                if item.question.strip() not in asked:
-                    raise UserError(
-                        f"this answers {asked.strip()[:60]!r}, question {key} is {item.question!r}",
-                        row.where,
-                        "answers must stand in the order of the questions, of all sets or of that of --split",
-                    )
+            self._check_question(row, item)
             found.append(
                 Prediction(key, item.question, row.text("answer", "text", "response"), item.image, item.kind)
             )
@@ -227,6 +220,16 @@ class PopeBenchmark(Benchmark):
                 f"this file of the random set has {len(rows)} rows, variant {self.variant} has {expected}",
                 where=str(path),
                 fix=f"give --variant {other}, or the other file",
+            )
+
+    def _check_question(self, row: Row, item: Item) -> None:
+        """A row that repeats its question must repeat the right one; prompts may add to it."""
+        asked = row.record.get("question")
+        if isinstance(asked, str) and asked.strip() and item.question.strip() not in asked:
+            raise UserError(
+                f"this answers {asked.strip()[:60]!r}, question {item.id} is {item.question!r}",
+                row.where,
+                "answers must stand in the order of the questions, of all sets or of that of --split",
             )
 
     def _ids(self, rows: Sequence[Row], items: Sequence[Item], path: str | Path) -> list[str]:

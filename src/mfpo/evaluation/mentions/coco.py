@@ -69,8 +69,8 @@ CHAIR_DOUBLES = [
 
 _ANNOTATIONS = ("", "annotations/", "coco/annotations/", "coco2014/annotations/")
 HOW_TO_GET_COCO = (
-    "unpack http://images.cocodataset.org/annotations/annotations_trainval2014.zip (CC BY 4.0), or take a file of "
-    "ground-truth objects ({image id: [objects]}), and name its folder with --data_dir"
+    "unpack http://images.cocodataset.org/annotations/annotations_trainval2014.zip (CC BY 4.0), or take a "
+    "file of ground-truth objects ({image id: [objects]}), and name its folder with --data_dir"
 )
 
 OBJECT_METRICS = {

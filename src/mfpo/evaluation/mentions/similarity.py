@@ -145,14 +145,15 @@ def _from_vectors(path: str, vocabulary: frozenset[str]) -> Similarity:
     parts = {word: word.lower().replace("-", " ").split() for word in vocabulary}
     wanted = {part for words in parts.values() for part in words}
     vectors: dict[str, list[float]] = {}
+    number = 0
     try:
         with Path(path).open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(file):  # noqa: B007
                 word, _, rest = line.rstrip().partition(" ")
                 if word in wanted and rest.count(" ") > 1:
                     vectors[word] = [float(value) for value in rest.split()]
     except (OSError, ValueError) as error:
-        at = f", line {number}" if isinstance(error, ValueError) else ""
+        at = f", line {number + 1}" if isinstance(error, ValueError) else ""
         raise UserError(f"no word vectors: {error}", where=f"--similarity {path}{at}") from None
     means = {word: _mean([vectors[p] for p in found if p in vectors]) for word, found in parts.items()}
     known = sorted(word for word, vector in means.items() if vector)
