@@ -78,6 +78,10 @@ class Words(ABC):
         self._known |= {key: value for key, value in found.items() if len(key[2]) <= _KEPT_CHARACTERS}
         return results
 
+    def forget(self) -> None:
+        """Drop the texts that are remembered, so that they are tagged anew."""
+        self._known.clear()
+
     @abstractmethod
     def _tag(self, texts: Sequence[str], tags: bool) -> list[Tagged]:
         """The work of [`tagged`], for texts that are not known yet."""
@@ -146,15 +150,16 @@ class SpacyWords(Words):
 
     def _tag(self, texts: Sequence[str], tags: bool) -> list[Tagged]:
         # The tagger's network takes no text of any length at once; a long one goes through in pieces.
-        found = []
-        for text in texts:
-            pieces = [text[at : at + _KEPT_CHARACTERS] for at in range(0, len(text), _KEPT_CHARACTERS)]
-            docs = self._tagger.pipe(pieces)
-            found.append([(t.text, t.tag_) for doc in docs for t in doc if not t.is_space])
+        pieces = [(at, piece) for at, text in enumerate(texts) for piece in _pieces(text)]
+        found: list[Tagged] = [[] for _ in texts]
+        for (at, _), doc in zip(pieces, self._tagger.pipe([piece for _, piece in pieces]), strict=True):
+            found[at] += [(token.text, token.tag_) for token in doc if not token.is_space]
         return found
 
     def lemma(self, word: str, tag: str, pos: WordNetPos = "n") -> str:
         """SpaCy's rules for the word and its tag; as a noun where only that is asked for."""
+        if not word:
+            return word
         fits = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}[pos]
         if not tag.startswith(fits):
             tag = "NNS" if pos == "n" and word.endswith("s") and tag == "VBZ" else fits
@@ -184,6 +189,18 @@ class SpacyWords(Words):
             "lemmatiser": f"rules of {pipeline}",
             "unofficial": f"{missing.what if missing else 'NLTK data'} is missing, official scripts use it",
         }
+
+
+def _pieces(text: str) -> list[str]:
+    """A text cut between words, so that no piece is much longer than [`_KEPT_CHARACTERS`]."""
+    pieces = []
+    start = 0
+    while len(text) - start > _KEPT_CHARACTERS:
+        end = text.rfind(" ", start + 1, start + _KEPT_CHARACTERS)
+        end = start + _KEPT_CHARACTERS if end < 0 else end
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
 
 
 def missing_nltk_data() -> Missing | None:
