@@ -46,9 +46,9 @@ def cells(comparison: Comparison) -> list[list[str]]:
     for name, metric in comparison.metrics.items():
         row = [f"{name} {_ARROWS[metric.better]}".strip()]
         for position, found in enumerate(comparison.estimates):
-            text = _estimate_text(found[name])
+            text = _estimate_text(found[name], metric)
             if position:
-                text += f"\n{_difference_text(comparison.differences[position - 1][name])}"
+                text += f"\n{_difference_text(comparison.differences[position - 1][name], metric)}"
             row.append(text)
         rows.append(row)
     return rows
@@ -212,7 +212,7 @@ def _power_note(comparison: Comparison) -> list[str]:
         found = [change[name].detectable for change in comparison.differences]
         known = [limit for limit in found if not math.isnan(limit) and limit > 0]
         if known:
-            limits.append(f"{name} {max(known):.1f}")
+            limits.append(f"{name} {max(known):.{_decimals(comparison.metrics[name])}f}")
     if not limits:
         return []
     return [
@@ -226,12 +226,13 @@ def _places(comparison: Comparison) -> range:
 
 
 def _html_cell(comparison: Comparison, name: str, place: int) -> str:
-    text = escape(_estimate_text(comparison.estimates[place][name]))
+    metric = comparison.metrics[name]
+    text = escape(_estimate_text(comparison.estimates[place][name], metric))
     if not place:
         return text
     change = comparison.differences[place - 1][name]
-    verdict = _verdict(change, comparison.metrics[name])
-    return f'{text}<br><small class="{verdict}">{escape(_difference_text(change))}</small>'
+    verdict = _verdict(change, metric)
+    return f'{text}<br><small class="{verdict}">{escape(_difference_text(change, metric))}</small>'
 
 
 def _verdict(change: Difference, metric: Metric) -> str:
@@ -253,17 +254,24 @@ def _columns_that_fit(widths: Sequence[int], room: int) -> list[list[int]]:
     return groups
 
 
-def _estimate_text(estimate: Estimate) -> str:
+def _estimate_text(estimate: Estimate, metric: Metric) -> str:
     if math.isnan(estimate.value):
         return "–"
-    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+    places = _decimals(metric)
+    return f"{estimate.value:.{places}f} [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
 
 
-def _difference_text(difference: Difference) -> str:
+def _difference_text(difference: Difference, metric: Metric) -> str:
     if math.isnan(difference.value):
         return "–"
-    interval = f"[{difference.low:+.1f}, {difference.high:+.1f}]"
-    return f"{difference.value:+.1f} {interval}{stars(difference.p_value)}"
+    places = _decimals(metric)
+    interval = f"[{difference.low:+.{places}f}, {difference.high:+.{places}f}]"
+    return f"{difference.value:+.{places}f} {interval}{stars(difference.p_value)}"
+
+
+def _decimals(metric: Metric) -> int:
+    """One for percentages, two for shares and means."""
+    return 1 if metric.scale == 100 else 2
 
 
 def _markdown_row(row: Sequence[str]) -> str:

@@ -83,16 +83,34 @@ class ScoreConfig:
     """Settings of ``mfpo score``."""
 
     benchmark: str
-    """Benchmark that was answered, for example `scenes`."""
+    """Benchmark that was answered: `amber`, `chair`, `llava-bench`, `mmhal`, `objhal`, `pope` or `scenes`."""
 
-    predictions: str
-    """Answer file."""
+    predictions: str | None = None
+    """Answer file: ours, or of the benchmark's official script."""
 
     data_dir: str | None = None
     """Folder with the benchmark's data; `scenes` needs none."""
 
     split: str = "test"
     """Part of the benchmark that was answered."""
+
+    mode: Literal["official", "strict"] = "official"
+    """`official` scores as the benchmark's own script does, quirks included; `strict` without them. The other
+    one's metrics stand beside."""
+
+    variant: str | None = None
+    """Version of a benchmark that has several: `wordnet`, `pattern` or `objhal` (chair), `coco` or `wild`
+    (llava-bench), `aoidragon` or `llava15` (pope), `all`, `generative` or `discriminative` (amber)."""
+
+    similarity: str | None = None
+    """Synonyms for `amber`: `exact`, a table (.json), word vectors (.txt) or a spaCy pipeline. If not given,
+    the official `en_core_web_lg` where it is installed, else `exact`."""
+
+    build_table: str | None = None
+    """Write the synonyms of --similarity as a table (.json) for `amber`; needs no answers."""
+
+    judgements: str | None = None
+    """Saved replies of a judge, in the format of the benchmark's official script."""
 
     num_samples: int | None = None
     """Score the first N images only; all of them if not given."""

@@ -34,6 +34,7 @@ class Metric:
         scale: Factor, 100 for a percentage.
         better: Whether lower or higher is better; empty where neither is.
         text: What it says, in one line for people.
+        kinds: Only items of these kinds count; all of them when empty.
     """
 
     numerator: str | dict[str, float]
@@ -41,6 +42,11 @@ class Metric:
     scale: float = 100.0
     better: Literal["lower", "higher", ""] = ""
     text: str = ""
+    kinds: Sequence[str] = ()
+
+    def counts(self, record: Record) -> bool:
+        """Whether an item is of a kind that counts."""
+        return not self.kinds or record.get("kind") in self.kinds
 
     def to_dict(self) -> dict[str, Any]:
         """The definition as a JSON object."""
@@ -119,6 +125,8 @@ def tabulate(records: Sequence[Record], metrics: Mapping[str, Metric]) -> Table:
     denominators = np.zeros_like(numerators)
     for name, record in zip(names, records, strict=True):
         for column, metric in enumerate(metrics.values()):
+            if not metric.counts(record):
+                continue
             numerators[row[name], column] += _count(record, metric.numerator)
             denominators[row[name], column] += _count(record, metric.denominator)
     return Table(groups, metrics, numerators, denominators)
