@@ -68,15 +68,9 @@ def score_answers(benchmark: Benchmark, path: str | Path) -> ScoreResult:
     Raises:
         UserError: The file is no answer file, or items have no answer in it.
     """
-    items = benchmark.load()
-    answers = {prediction.id: prediction for prediction in benchmark.read_answers(path)}
-    missing = [item.id for item in items if item.id not in answers]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(items)} items have no answer, the first is {missing[0]!r}",
-            where=str(path),
-            fix="let `mfpo generate` go on with this file, or score fewer images with --num_samples",
-        )
+    predictions = benchmark.read_answers(path)
+    items = benchmark.select(predictions, path)
+    answers = {prediction.id: prediction for prediction in predictions}
     result = benchmark.score(items, answers)
     result.settings["predictions"] = str(path)
     return result

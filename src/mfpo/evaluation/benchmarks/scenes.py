@@ -149,7 +149,7 @@ class ScenesBenchmark(Benchmark):
         """Kinds that a scene of this context holds with a probability of at least [`LIKELY`]."""
         return frozenset(kind for kind, p in self.world.contexts[context].items() if p >= LIKELY)
 
-    def record(self, item: Item, answer: str) -> dict[str, Any]:
+    def record(self, item: Item, answer: str, reply: str | None = None) -> dict[str, Any]:
         """Counts of a description or of an answer to an existence question."""
         if isinstance(item.truth, Existence):
             return count_answer(answer, item.truth)
