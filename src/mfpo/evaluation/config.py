@@ -35,8 +35,40 @@ class ModelSettings:
     """Run code that comes with the checkpoint."""
 
 
+# Without slots, so that a configuration can inherit from this and from another one.
+@dataclass(kw_only=True)
+class ServerSettings:
+    """Where an OpenAI-compatible server is, and how it is used."""
+
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server, such as `http://localhost:8000/v1`; OpenAI's if not given."""
+
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself is never written anywhere."""
+
+    concurrency: int = 8
+    """Requests under way at once."""
+
+
+@dataclass(kw_only=True)
+class JudgeSettings(ServerSettings):
+    """Who judges answers, for benchmarks that need a judge."""
+
+    judge_model: str | None = None
+    """Model that judges the answers, by its name at the server; replies are kept and never paid for twice."""
+
+    judge_repeats: int = 1
+    """Judge every answer so many times; scores are means, and their spread is given."""
+
+    judge_temperature: float | None = None
+    """Temperature of the judge, in place of the official script's."""
+
+    judge_price: str | None = None
+    """Price of the judge per million tokens, such as `input=2.5,output=10`, to count the cost."""
+
+
 @dataclass(slots=True, kw_only=True)
-class AnswerSettings(ModelSettings):
+class AnswerSettings(ModelSettings, ServerSettings):
     """What is asked, and how it is answered."""
 
     benchmark: str
@@ -79,7 +111,7 @@ class GenerateConfig(AnswerSettings):
 
 
 @dataclass(slots=True, kw_only=True)
-class ScoreConfig:
+class ScoreConfig(JudgeSettings):
     """Settings of ``mfpo score``."""
 
     benchmark: str
@@ -103,7 +135,7 @@ class ScoreConfig:
 
 
 @dataclass(slots=True, kw_only=True)
-class EvalConfig(AnswerSettings):
+class EvalConfig(AnswerSettings, JudgeSettings):
     """Settings of ``mfpo eval``, which generates and then scores."""
 
     output_dir: str | None = None

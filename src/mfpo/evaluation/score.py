@@ -10,10 +10,11 @@ from mfpo.evaluation.answers import generate_answers
 from mfpo.evaluation.benchmarks import load_benchmark
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings
 from mfpo.evaluation.compare import show
+from mfpo.evaluation.judged import check_judge, judged_result, show_judge
 from mfpo.evaluation.results import ScoreResult
 
 if TYPE_CHECKING:
-    from mfpo.evaluation.config import EvalConfig, ScoreConfig
+    from mfpo.evaluation.config import EvalConfig, JudgeSettings, ScoreConfig
     from mfpo.models.load import VLM
 
 
@@ -24,10 +25,11 @@ def run_score(config: ScoreConfig) -> None:
         UserError: There is no such benchmark, the file is no answer file, or items have no answer.
     """
     settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
-    result = score_answers(load_benchmark(config.benchmark, settings), config.predictions)
+    result = score_answers(load_benchmark(config.benchmark, settings), config.predictions, config)
     output = Path(config.output_file) if config.output_file else _score_path(Path(config.predictions))
     result.save(output)
     show([(Path(config.predictions).stem, result)])
+    show_judge(result)
     print(f"written to {output}")
 
 
@@ -36,6 +38,7 @@ def run_eval(config: EvalConfig, vlm: VLM | None = None) -> None:
     result = evaluate(config, vlm)
     if result is not None:
         show([(Path(config.model_name_or_path).name, result)])
+        show_judge(result)
         print(f"written to {output_folder(config.model_name_or_path, config.output_dir)}")
 
 
@@ -52,26 +55,50 @@ def evaluate(config: EvalConfig, vlm: VLM | None = None) -> ScoreResult | None:
     Raises:
         UserError: See [`mfpo.evaluation.answers.run_generate`].
     """
+    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
+    benchmark = load_benchmark(config.benchmark, settings)
+    _check_judge(benchmark, config)
     folder = output_folder(config.model_name_or_path, config.output_dir)
     answers = generate_answers(config, folder / "answers" / f"{config.benchmark}.jsonl", vlm)
     if config.dry_run:
         return None
-    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
-    result = score_answers(load_benchmark(config.benchmark, settings), answers)
+    result = score_answers(benchmark, answers, config)
     result.save(folder / "scores" / f"{config.benchmark}.json")
     return result
 
 
-def score_answers(benchmark: Benchmark, path: str | Path) -> ScoreResult:
+def _check_judge(benchmark: Benchmark, config: EvalConfig) -> None:
+    """Hours of answers for nothing are worse than an early word."""
+    if config.judge_model is not None:
+        check_judge(benchmark, config)
+    elif benchmark.judge is not None and benchmark.judge.required:
+        raise UserError(
+            f"{benchmark.name} needs a judge for its {benchmark.judge.purpose}",
+            where="--judge_model",
+            fix=f"name one (the official script asks {benchmark.judge.model}), or use `mfpo generate` alone",
+        )
+
+
+def score_answers(
+    benchmark: Benchmark, path: str | Path, judging: JudgeSettings | None = None
+) -> ScoreResult:
     """Score an answer file; answers to other questions than the benchmark's are left aside.
 
+    Args:
+        benchmark: What was answered.
+        path: The answer file.
+        judging: The judge, if one is to be asked.
+
     Raises:
-        UserError: The file is no answer file, or items have no answer in it.
+        UserError: The file is no answer file, items have no answer in it, or the judge cannot be asked.
     """
     predictions = benchmark.read_answers(path)
     items = benchmark.select(predictions, path)
     answers = {prediction.id: prediction for prediction in predictions}
-    result = benchmark.score(items, answers)
+    if judging is not None and judging.judge_model is not None:
+        result = judged_result(benchmark, items, answers, judging)
+    else:
+        result = benchmark.score(items, answers)
     result.settings["predictions"] = str(path)
     return result
 
