@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from mfpo.records import Schedule, Scope
+
+Engine: TypeAlias = Literal["local", "vllm", "openai"]
+Decoding: TypeAlias = Literal["greedy", "vcd", "opera"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +76,16 @@ class AnswerSettings(ModelSettings, ServerSettings):
 
     benchmark: str
     """Benchmark whose questions are answered, for example `scenes`."""
+
+    engine: Engine = "local"
+    """What runs the model: `local` (transformers), `vllm`, or `openai` (a server, see --base_url)."""
+
+    decoding: Decoding = "greedy"
+    """How tokens are chosen: `greedy` (sampled if --temperature is above 0), `vcd` or `opera`."""
+
+    decoding_options: dict[str, Any] = field(default_factory=dict)
+    """Options of `vcd` (alpha, beta, noise_step, noise_schedule) or `opera` (num_beams, scale_factor,
+    threshold, num_attn_candidates, penalty_weights)."""
 
     data_dir: str | None = None
     """Folder with the benchmark's data; `scenes` needs none."""
