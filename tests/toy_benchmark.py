@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,6 +38,9 @@ class ToyBenchmark(Benchmark):
         return [Item(f"{n:02d}", "What is it?" + " Really?" * (n % 5), f"{n}.png") for n in range(count)]
 
     def open_image(self, item: Item) -> Image.Image:
+        if "TOY_LOG" in os.environ:
+            with Path(os.environ["TOY_LOG"]).open("a") as log:
+                log.write(f"{item.id}\n")
         if item.id in self.broken:
             raise RowError("truncated-image", f"{item.image} ends early")
         noise = np.random.default_rng(int(item.id)).integers(0, 255, (32, 32, 3), dtype=np.uint8)

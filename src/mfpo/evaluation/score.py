@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfpo.errors import UserError
-from mfpo.evaluation.answers import generate_answers
+from mfpo.evaluation.answers import generate_answers, read_skips
 from mfpo.evaluation.benchmarks import load_benchmark
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings
 from mfpo.evaluation.compare import show
@@ -100,6 +100,9 @@ def score_answers(
     else:
         result = benchmark.score(items, answers)
     result.settings["predictions"] = str(path)
+    skipped = read_skips(path)
+    if skipped:
+        result.settings["skipped"] = [skip.to_dict() for skip in skipped.values()]
     return result
 
 
