@@ -71,7 +71,7 @@ class JudgeSettings(ServerSettings):
 
 
 @dataclass(slots=True, kw_only=True)
-class AnswerSettings(ModelSettings, ServerSettings):
+class AnswerSettings(ServerSettings, ModelSettings):
     """What is asked, and how it is answered."""
 
     benchmark: str
@@ -148,7 +148,7 @@ class ScoreConfig(JudgeSettings):
 
 
 @dataclass(slots=True, kw_only=True)
-class EvalConfig(AnswerSettings, JudgeSettings):
+class EvalConfig(JudgeSettings, AnswerSettings):
     """Settings of ``mfpo eval``, which generates and then scores."""
 
     output_dir: str | None = None
