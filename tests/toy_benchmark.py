@@ -26,7 +26,7 @@ class ToyBenchmark(Benchmark):
 
     name = "toy"
     max_new_tokens = 8
-    judge = Judge("gpt-toy", required=True, purpose="ratings")
+    judge = Judge("gpt-toy", required=True, purpose="rates each answer from 0 to 6")
     metrics: ClassVar[dict[str, Metric]] = {
         "score": Metric("rating", "answers", scale=1, better="higher"),
         "good": Metric("good", "answers", better="higher"),

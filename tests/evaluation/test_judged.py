@@ -20,6 +20,7 @@ import toy_benchmark
 from chat_server import ChatBackend, chat_server
 from mfpo.errors import UserError
 from mfpo.evaluation.config import EvalConfig, ScoreConfig
+from mfpo.evaluation.judged import mean_result
 from mfpo.evaluation.results import ScoreResult
 from mfpo.evaluation.score import run_eval, run_score
 
@@ -115,7 +116,7 @@ def test_what_is_wrong_with_a_judge_is_told_before_answers_are_generated(
 
 
 def test_a_benchmark_that_needs_a_judge_says_so_first(backend: ChatBackend, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="toy needs a judge for its ratings"):
+    with pytest.raises(UserError, match="toy needs a judge, who rates each answer"):
         run_eval(EvalConfig(model_name_or_path="nowhere", output_dir=str(tmp_path), benchmark="toy"))
 
 
@@ -141,3 +142,17 @@ def test_killed_while_judging_and_continued(backend: ChatBackend, answers: Path,
     assert scores_of(answers).metrics["score"] == pytest.approx(sum(n % 7 for n in range(40)) / 40)
     # Not one that was kept is asked for again.
     assert sum(count - 1 for count in backend.tries.values()) == asked - kept
+
+
+def test_means_are_those_of_what_is_printed_in_every_mode() -> None:
+    definitions = {"score": {"numerator": "n", "denominator": "d", "scale": 1.0, "better": "", "text": ""}}
+
+    def result(n: int, printed: float, strict: float | None) -> ScoreResult:
+        modes = {"official": {"score": printed}, "strict": {"score": strict}}
+        settings = {"benchmark": "b", "definitions": definitions, "modes": modes}
+        return ScoreResult({"score": printed}, [{"id": "1", "n": n, "d": 3}], settings)
+
+    mean = mean_result([result(1, 0.3, 0.5), result(2, 0.7, None)])
+    assert mean.metrics == {"score": pytest.approx(0.5)}
+    assert mean.settings["modes"] == {"official": {"score": pytest.approx(0.5)}, "strict": {"score": 0.5}}
+    assert mean.items[0]["n"] == 1.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from mfpo.errors import UserError
 from mfpo.evaluation.results import ScoreResult, score_result
@@ -15,6 +15,17 @@ from mfpo.records import Prediction
 if TYPE_CHECKING:
     from mfpo.evaluation.benchmarks.base import Benchmark, Item
     from mfpo.evaluation.config import JudgeSettings
+
+
+_Modes: TypeAlias = dict[str, dict[str, float | None]]
+"""Metrics by mode of scoring, as benchmarks with two modes keep them in their settings."""
+
+
+class _Spread(TypedDict):
+    mean: float
+    sd: float | None
+    min: float
+    max: float
 
 
 def judged_result(
@@ -120,14 +131,27 @@ def mean_result(results: Sequence[ScoreResult]) -> ScoreResult:
     items = [_mean_item([items[str(item["id"])] for items in by_id], counts) for item in results[0].items]
     mean = score_result(results[0].name, items, definitions, results[0].settings)
     repeats = [result.metrics for result in results]
-    for name in results[0].metrics.keys() - definitions.keys():
-        mean.metrics[name] = statistics.fmean(metrics[name] for metrics in repeats)
+    spread = {name: _spread([metrics[name] for metrics in repeats]) for name in results[0].metrics}
+    # What an official script prints may be rounded, and is not always the ratio of the counts.
+    mean.metrics = {name: math.nan if found is None else found["mean"] for name, found in spread.items()}
+    if "modes" in mean.settings:
+        mean.settings["modes"] = _mean_modes([result.settings["modes"] for result in results])
     mean.settings["judge"] = {
         "repeats": [{name: _finite(value) for name, value in metrics.items()} for metrics in repeats],
-        "spread": {name: _spread([metrics[name] for metrics in repeats]) for name in results[0].metrics},
+        "spread": spread,
         "agreement": sum("judge_sd" not in item for item in items) / len(items),
     }
     return mean
+
+
+def _mean_modes(repeats: Sequence[_Modes]) -> _Modes:
+    """Means of the metrics in each mode, None where no repeat has a value."""
+    means: _Modes = {}
+    for mode, metrics in repeats[0].items():
+        found = {name: [r[mode][name] for r in repeats] for name in metrics}
+        known = {name: [value for value in values if value is not None] for name, values in found.items()}
+        means[mode] = {name: statistics.fmean(values) if values else None for name, values in known.items()}
+    return means
 
 
 def _mean_item(records: Sequence[Mapping[str, Any]], counts: Sequence[str]) -> dict[str, Any]:
@@ -152,7 +176,7 @@ def _counts_of(metric: Metric) -> set[str]:
     return names
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | None] | None:
+def _spread(values: Sequence[float]) -> _Spread | None:
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return None

@@ -73,7 +73,7 @@ def _check_judge(benchmark: Benchmark, config: EvalConfig) -> None:
         check_judge(benchmark, config)
     elif benchmark.judge is not None and benchmark.judge.required:
         raise UserError(
-            f"{benchmark.name} needs a judge for its {benchmark.judge.purpose}",
+            f"{benchmark.name} needs a judge, who {benchmark.judge.purpose}",
             where="--judge_model",
             fix=f"name one (the official script asks {benchmark.judge.model}), or use `mfpo generate` alone",
         )

@@ -132,6 +132,22 @@ def test_equal_requests_at_the_same_time_are_sent_once(backend: ChatBackend, tmp
     assert (judge.spent.replies, judge.used.replies) == (3, 30)
 
 
+def test_replies_of_no_use_are_asked_for_again_and_kept_too(backend: ChatBackend, tmp_path: Path) -> None:
+    backend.reply = lambda text: f"try {backend.tries[text]}"
+    judge = make_judge(backend, tmp_path / "replies.sqlite")
+    wanted = {"item-0": "try 3", "item-1": "try 5"}
+
+    def accepts(reply: str) -> bool:
+        return reply == "try 3" and "0" in backend.texts()[-1]
+
+    judge.concurrency = 1
+    assert judge.ask(make_requests(2), accepts=accepts) == wanted
+    assert (len(backend.requests), judge.spent.replies) == (8, 8)
+    again = make_judge(backend, tmp_path / "replies.sqlite")
+    assert again.ask(make_requests(2), accepts=lambda reply: reply in wanted.values())["item-1"] == "try 3"
+    assert len(backend.requests) == 8
+
+
 def test_no_more_requests_at_once_than_allowed(backend: ChatBackend, tmp_path: Path) -> None:
     backend.delay = 0.02
     judge = make_judge(backend, tmp_path / "replies.sqlite")

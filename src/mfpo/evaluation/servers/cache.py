@@ -30,9 +30,9 @@ def default_reply_cache() -> Path:
     return default_cache() / "replies.sqlite"
 
 
-def reply_key(server: str, request: ChatRequest, repeat: int) -> str:
-    """SHA-256 of what decides about a reply: server, model, messages, parameters, number of the repeat."""
-    parts = [server, request.parameters(), [dict(message) for message in request.messages], repeat]
+def reply_key(server: str, request: ChatRequest, repeat: int, attempt: int = 0) -> str:
+    """SHA-256 of what decides about a reply: server, model, messages, parameters, repeat and attempt."""
+    parts = [server, request.parameters(), [dict(message) for message in request.messages], repeat, attempt]
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -128,17 +128,18 @@ class CachedServer:
         self._lock = threading.Lock()
         self._under_way: dict[str, Future[ChatReply]] = {}
 
-    def ask(self, request: ChatRequest, repeat: int = 0) -> KeptReply:
+    def ask(self, request: ChatRequest, repeat: int = 0, attempt: int = 0) -> KeptReply:
         """The reply to a request, from the cache if it is there.
 
         Args:
             request: What to ask.
             repeat: Which of several independent replies to the same request.
+            attempt: Which of several tries at a reply that is of use.
 
         Raises:
             UserError, RequestFailed: See [`ChatServer.ask`].
         """
-        key = reply_key(self.server.base_url, request, repeat)
+        key = reply_key(self.server.base_url, request, repeat, attempt)
         with self._lock:
             under_way = self._under_way.get(key)
             if under_way is None:

@@ -247,9 +247,9 @@ class ChatServer:
     def _client(self) -> OpenAI:
         try:
             import openai
-        except ImportError:
+        except ImportError as error:
             raise UserError(
-                "the package `openai` is not installed", fix='pip install "mfpo[judge]"'
+                f"the package `openai` cannot be imported: {error}", fix='pip install "mfpo[judge]"'
             ) from None
         # Repeating is up to this class, which counts and can be stopped.
         return openai.OpenAI(

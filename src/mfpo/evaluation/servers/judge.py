@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +14,9 @@ from mfpo.errors import UserError
 from mfpo.evaluation.benchmarks.base import JudgeRequest
 from mfpo.evaluation.servers.cache import CachedServer
 from mfpo.evaluation.servers.chat import ChatReply, ChatRequest, RequestFailed
+
+ATTEMPTS = 5
+"""How often a request is sent until the benchmark can use the reply; the last one counts as it is."""
 
 _FAILURES_IN_VAIN = 10
 """Failures without any success after which a run stops."""
@@ -101,7 +104,12 @@ class Judge:
         self.returned_models: set[str] = set()
         self._lock = threading.Lock()
 
-    def ask(self, requests: Sequence[JudgeRequest], repeat: int = 0) -> dict[str, str]:
+    def ask(
+        self,
+        requests: Sequence[JudgeRequest],
+        repeat: int = 0,
+        accepts: Callable[[str], bool] = lambda reply: True,
+    ) -> dict[str, str]:
         """The replies by the keys of the requests.
 
         Replies are on the disk as soon as they come. So after a run that was cut off, those that came are not
@@ -110,6 +118,7 @@ class Judge:
         Args:
             requests: What is asked.
             repeat: Which of several independent replies to the same requests.
+            accepts: Whether a reply is of use; if not, the request is sent again, [`ATTEMPTS`] times in all.
 
         Raises:
             UserError: The server refuses all requests, or some have no reply after all tries.
@@ -118,7 +127,7 @@ class Judge:
         failures: dict[str, str] = {}
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
         try:
-            futures = {pool.submit(self._ask, request, repeat): request.key for request in requests}
+            futures = {pool.submit(self._ask, request, repeat, accepts): request.key for request in requests}
             with tqdm(total=len(requests), desc=f"asking {self.model}", unit="reply") as progress:
                 for future in as_completed(futures):
                     self._collect(future, futures[future], replies, failures)
@@ -132,16 +141,18 @@ class Judge:
             raise _failed(failures, len(requests))
         return {request.key: replies[request.key] for request in requests}
 
-    def _ask(self, request: JudgeRequest, repeat: int) -> str:
+    def _ask(self, request: JudgeRequest, repeat: int, accepts: Callable[[str], bool]) -> str:
         temperature = request.temperature if self.temperature is None else self.temperature
-        kept = self.server.ask(
-            ChatRequest(self.model, request.payload(), request.max_tokens, temperature), repeat
-        )
-        with self._lock:
-            self.used = self.used.add(kept.reply)
-            if kept.fresh:
-                self.spent = self.spent.add(kept.reply)
-            self.returned_models.add(kept.reply.model)
+        sent = ChatRequest(self.model, request.payload(), request.max_tokens, temperature)
+        for attempt in range(ATTEMPTS):
+            kept = self.server.ask(sent, repeat, attempt)
+            with self._lock:
+                self.used = self.used.add(kept.reply)
+                if kept.fresh:
+                    self.spent = self.spent.add(kept.reply)
+                self.returned_models.add(kept.reply.model)
+            if accepts(kept.reply.text):
+                break
         return kept.reply.text
 
     def _collect(
