@@ -2,8 +2,8 @@
 
     NLTK_DATA=... python benchmarks/amber.py --data_dir AMBER/data --predictions ANSWERS.json
 
-The official procedure: for each answer ``nltk.word_tokenize``, ``nltk.pos_tag`` and a new lemmatiser, then two
-calls of a whole spaCy pipeline for each pair of a noun and an annotated word. It is timed on ``--official``
+The official procedure: for each answer ``nltk.word_tokenize``, ``nltk.pos_tag`` and a new lemmatiser, then
+two calls of a whole spaCy pipeline for each pair of a noun and an annotated word. It is timed on ``--official``
 answers, evenly spaced in the file, and scaled per answer. Ours: everything that ``mfpo score`` does with the
 same file, official and strict mode, intervals and the score file included, with the tools loaded; the table
 of synonyms, which is made once, is given apart. Both use the same pipeline (``--spacy_model``; the official
@@ -46,6 +46,7 @@ class TwoCallsAPair(Similarity):
     pipeline: Any = None
 
     def __call__(self, one: str, other: str) -> bool:
+        """Whether their vectors are closer than the script's threshold."""
         return bool(self.pipeline(one).similarity(self.pipeline(other)) > THRESHOLD)
 
 

@@ -176,3 +176,30 @@ def test_lmms_eval_model_answers_as_generate_does(tiny_llava: Path) -> None:
     assert model.generate_until([cut]) == [expected[0].split(stop)[0]]
     with pytest.raises(NotImplementedError, match="2 pictures"):
         model.generate_until([request(0, "What?", pictures=2, max_new_tokens=2)])
+
+
+def test_score_reads_logs_and_writes_them(tmp_path: Path) -> None:
+    from mfpo.evaluation.benchmarks import load_benchmark
+    from mfpo.evaluation.benchmarks.base import BenchmarkSettings
+    from mfpo.evaluation.config import ScoreConfig
+    from mfpo.evaluation.score import run_score
+
+    items = load_benchmark("scenes", BenchmarkSettings(num_samples=2)).load()
+    path = samples(
+        tmp_path / "x_samples_scenes.jsonl",
+        *({"doc_id": n, "filtered_resps": "A mug.", "input": item.question} for n, item in enumerate(items)),
+    )
+    score = tmp_path / "score.json"
+    run_score(
+        ScoreConfig(
+            benchmark="scenes",
+            predictions=str(path),
+            num_samples=2,
+            output_file=str(score),
+            export_file=str(tmp_path / "again.tsv"),
+        )
+    )
+    scored = json.loads(score.read_text())["items"]
+    assert [item["id"] for item in scored] == [item.id for item in items]
+    again = read_log(tmp_path / "again.tsv", items)
+    assert [one.answer for one in again] == ["A mug."] * len(items)

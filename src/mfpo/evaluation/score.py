@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfpo.errors import UserError
-from mfpo.evaluation.answers import generate_answers
+from mfpo.evaluation.answers import generate_answers, read_skips
 from mfpo.evaluation.benchmarks import load_benchmark
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings
 from mfpo.evaluation.compare import show
+from mfpo.evaluation.interop.logs import log_format, read_log, write_log
+from mfpo.evaluation.judged import check_judge, judged_result, show_judge
 from mfpo.evaluation.mentions.words import HOW_TO_GET_NLTK_DATA
 from mfpo.evaluation.results import ScoreResult
+from mfpo.records import Prediction
 
 if TYPE_CHECKING:
-    from mfpo.evaluation.config import EvalConfig, ScoreConfig
+    from mfpo.evaluation.config import EvalConfig, JudgeSettings, ScoreConfig
     from mfpo.models.load import VLM
 
 
@@ -40,10 +43,13 @@ def run_score(config: ScoreConfig) -> None:
             return
     if config.predictions is None:
         raise UserError("an answer file is needed", where="--predictions", fix="`mfpo generate` writes one")
-    result = score_answers(benchmark, config.predictions, config.judgements)
+    result = score_answers(benchmark, config.predictions, config, config.judgements)
+    if config.export_file:
+        _export(benchmark, config.predictions, config.export_file)
     output = Path(config.output_file) if config.output_file else _score_path(Path(config.predictions))
     result.save(output)
     show([(Path(config.predictions).stem, result)])
+    show_judge(result)
     for line in remarks(result):
         print(line)
     print(f"written to {output}")
@@ -54,6 +60,7 @@ def run_eval(config: EvalConfig, vlm: VLM | None = None) -> None:
     result = evaluate(config, vlm)
     if result is not None:
         show([(Path(config.model_name_or_path).name, result)])
+        show_judge(result)
         print(f"written to {output_folder(config.model_name_or_path, config.output_dir)}")
 
 
@@ -70,40 +77,68 @@ def evaluate(config: EvalConfig, vlm: VLM | None = None) -> ScoreResult | None:
     Raises:
         UserError: See [`mfpo.evaluation.answers.run_generate`].
     """
+    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
+    benchmark = load_benchmark(config.benchmark, settings)
+    _check_judge(benchmark, config)
     folder = output_folder(config.model_name_or_path, config.output_dir)
     answers = generate_answers(config, folder / "answers" / f"{config.benchmark}.jsonl", vlm)
     if config.dry_run:
         return None
-    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
-    result = score_answers(load_benchmark(config.benchmark, settings), answers)
+    result = score_answers(benchmark, answers, config)
     result.save(folder / "scores" / f"{config.benchmark}.json")
     return result
 
 
+def _check_judge(benchmark: Benchmark, config: EvalConfig) -> None:
+    """Hours of answers for nothing are worse than an early word."""
+    if config.judge_model is not None:
+        check_judge(benchmark, config)
+    elif benchmark.judge is not None and benchmark.judge.required:
+        raise UserError(
+            f"{benchmark.name} needs a judge, who {benchmark.judge.purpose}",
+            where="--judge_model",
+            fix=f"name one (the official script asks {benchmark.judge.model}), or use `mfpo generate` alone",
+        )
+
+
 def score_answers(
-    benchmark: Benchmark, path: str | Path, judgements: str | Path | None = None
+    benchmark: Benchmark,
+    path: str | Path,
+    judging: JudgeSettings | None = None,
+    judgements: str | Path | None = None,
 ) -> ScoreResult:
     """Score an answer file; answers to other questions than the benchmark's are left aside.
 
     Args:
         benchmark: What was answered.
         path: The answers.
+        judging: The judge, if one is to be asked.
         judgements: Saved replies of a judge.
 
     Raises:
-        UserError: The file is no answer file, items have no answer in it, or a judge is needed.
+        UserError: The file is no answer file, items have no answer in it, or a judge is needed and cannot
+            be asked.
     """
-    predictions = benchmark.read_answers(path)
+    predictions = _read(benchmark, path)
     items = benchmark.select(predictions, path)
     answers = {prediction.id: prediction for prediction in predictions}
-    replies = None if judgements is None else benchmark.read_judgements(judgements)
-    if replies is None and benchmark.judge is not None and benchmark.judge.required:
-        raise UserError(
-            f"{benchmark.name} needs a judge ({benchmark.judge.model}), who {benchmark.judge.purpose}",
-            where="--judgements",
-            fix="name the file of its saved replies",
-        )
-    result = benchmark.score(items, answers, replies)
+    if judging is not None and judging.judge_model is not None:
+        if judgements is not None:
+            raise UserError(
+                "replies are saved or asked for, not both",
+                where="--judgements --judge_model",
+                fix="leave one of them out",
+            )
+        result = judged_result(benchmark, items, answers, judging)
+    else:
+        replies = None if judgements is None else benchmark.read_judgements(judgements)
+        if replies is None and benchmark.judge is not None and benchmark.judge.required:
+            raise UserError(
+                f"{benchmark.name} needs a judge ({benchmark.judge.model}), who {benchmark.judge.purpose}",
+                where="--judgements",
+                fix="name the file of its saved replies, or a judge with --judge_model",
+            )
+        result = benchmark.score(items, answers, replies)
     result.settings["predictions"] = str(path)
     result.settings["answers"] = {
         "scored": len(items),
@@ -112,6 +147,9 @@ def score_answers(
     }
     if judgements is not None:
         result.settings["judgements"] = str(judgements)
+    skipped = read_skips(path)
+    if skipped:
+        result.settings["skipped"] = [skip.to_dict() for skip in skipped.values()]
     return result
 
 
@@ -168,6 +206,19 @@ def output_folder(model_name_or_path: str, output_dir: str | None) -> Path:
             f"{model_name_or_path} is no folder on disk", where="--output_dir", fix="say where results go"
         )
     return Path(model_name_or_path)
+
+
+def _read(benchmark: Benchmark, path: str | Path) -> list[Prediction]:
+    """The answers of a file, whoever wrote it."""
+    kind = log_format(path)
+    return read_log(path, benchmark.load(), kind) if kind else benchmark.read_answers(path)
+
+
+def _export(benchmark: Benchmark, path: str | Path, target: str) -> None:
+    """Write answers as a log of lmms-eval (``.jsonl``) or VLMEvalKit (any other ending)."""
+    answers = {prediction.id: prediction for prediction in _read(benchmark, path)}
+    items = benchmark.select(list(answers.values()), path)
+    write_log(target, items, answers, "lmms-eval" if target.endswith(".jsonl") else "vlmevalkit")
 
 
 def _score_path(predictions: Path) -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from mfpo.errors import UserError, nearest
-from mfpo.evaluation.answers import read_answers
+from mfpo.evaluation.answers import read_answers, read_skips
 from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Metric, tabulate, values
 from mfpo.records import Prediction
@@ -180,7 +180,7 @@ class Benchmark(ABC):
         return read_answers(path)
 
     def select(self, predictions: Sequence[Prediction], path: str | Path) -> list[Item]:
-        """The items that a file of answers is scored on: all of [`load`].
+        """The items that a file of answers is scored on: all of [`load`] whose picture can be used.
 
         Args:
             predictions: The answers of the file.
@@ -189,7 +189,8 @@ class Benchmark(ABC):
         Raises:
             UserError: Items have no answer, or an answer belongs to no item.
         """
-        items = self.load()
+        skipped = read_skips(path)
+        items = [item for item in self.load() if item.id not in skipped]
         answered = {prediction.id for prediction in predictions}
         missing = [item.id for item in items if item.id not in answered]
         if missing:
