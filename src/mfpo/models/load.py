@@ -112,8 +112,8 @@ def load_vlm(
 
     Args:
         model_name_or_path: Checkpoint folder, adapter folder or Hub name.
-        dtype: ``auto`` (bfloat16 on a GPU that has it, else float32), a name such as ``bfloat16``, or a
-            dtype.
+        dtype: ``auto`` (bfloat16 on a GPU that has it, else float32), ``checkpoint`` (as it is stored), a
+            name such as ``bfloat16``, or a dtype.
         device: Device to put the model on; the best one there is when None.
         revision: Branch, tag or commit on the Hub.
         attn_implementation: Attention kernel of ``transformers`` (``sdpa``, ``eager``,
@@ -125,7 +125,9 @@ def load_vlm(
         UserError: Nothing can be opened under that name, or it cannot be held in 4 bits here.
     """
     target = torch.device(device) if device is not None else default_device()
-    if isinstance(dtype, str):
+    if dtype == "checkpoint":
+        dtype = "auto"
+    elif isinstance(dtype, str):
         dtype = default_dtype(target) if dtype == "auto" else named_dtype(dtype)
     quantised: dict[str, Any] = {}
     if load_in_4bit:

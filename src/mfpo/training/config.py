@@ -145,6 +145,8 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
     training keeps the frozen weights in bfloat16."""
     report_to: str = "none"
     """Where metrics go besides metrics.jsonl: none, tensorboard, wandb, trackio, or several with commas."""
+    plot_every: int = 10
+    """Lines of metrics between two drawings of the curves in output_dir/plots; 0 for none."""
     logging_steps: int = 10
     """Steps between two lines of metrics."""
     save_steps: int = 0

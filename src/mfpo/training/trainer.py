@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,14 @@ from mfpo.training.reference import Reference
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin, TrainingArguments
+
+
+class ModelCard(TrainerCallback):
+    """A callback that also writes the README of what was trained."""
+
+    def write_card(self, folder: Path) -> None:
+        """Write it into the run's folder, which holds settings and metrics."""
+        raise NotImplementedError
 
 
 class PreferenceTrainer(Trainer):
@@ -142,6 +151,12 @@ class PreferenceTrainer(Trainer):
             self._sums.clear()
             self._counts.clear()
         super().log(logs, *args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Have our README written in place of the parent's and PEFT's, which comes before an upload."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ModelCard) and self.args.should_save:
+                callback.write_card(Path(str(self.args.output_dir)))
 
     def _balance(self, rewards: BySequence) -> dict[str, Tensor]:
         """Let the balance take in a batch; the weights that the batch was trained with."""
