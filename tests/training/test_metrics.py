@@ -7,8 +7,10 @@ import torch
 
 from mfpo.errors import UserError
 from mfpo.training.arguments import reporters
+from mfpo.training.config import TrainConfig
 from mfpo.training.metrics import SMALLEST_MARGIN, batch_metrics, modality_balance, summary_line
 from mfpo.training.objectives import BySequence, ObjectiveOutput, SequenceLogps
+from mfpo.training.train import run as train_command
 
 
 def test_metrics_of_a_batch():
@@ -62,7 +64,25 @@ def test_line_for_people():
     assert summary_line({"loss": 0.5}, step=1, steps=2) == "step 1/2  loss 0.5000"
 
 
+def test_tensorboard_gets_what_the_file_gets(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = run(max_steps=3, report_to="tensorboard")
+    (events,) = result.output_dir.rglob("events.out.tfevents.*")
+    reader = EventAccumulator(str(events))
+    reader.Reload()
+    for name in ("rewards/image_margins", "rewards/modality_balance", "loss/text"):
+        found = [event.value for event in reader.Scalars(f"train/{name}")]
+        assert found == pytest.approx([line[name] for line in result.history if name in line], abs=1e-6)
+        assert len(found) == 3
+
+
 class TestReporters:
+    def test_told_before_anything_is_loaded(self):
+        config = TrainConfig(dataset="d", model_name_or_path="m", output_dir="o", report_to="wandbb")
+        with pytest.raises(UserError, match="did you mean 'wandb'"):
+            train_command(config)
+
     def test_none(self):
         assert reporters("none") == "none" == reporters("")
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
+import types
+from dataclasses import fields
+from pathlib import Path
 
 import own_objectives
 import pytest
@@ -14,7 +18,7 @@ from mfpo.difficulty.scores import ReferenceScores
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.training.balance import DECAY, FLOOR, LIMIT, ModalityBalance
-from mfpo.training.objectives import OBJECTIVES, Weights
+from mfpo.training.objectives import OBJECTIVES, Options, Weights
 from mfpo.training.train import train
 from mfpo.training.trainer import PreferenceTrainer
 from preference_rows import make_pairs
@@ -132,6 +136,25 @@ class TestOwnObjective:
         with pytest.raises(UserError, match="dataset's folder is not run"):
             train(vlm, make_pairs(3), config_in(objective="evil_objective:f", dataset=str(data)))
         assert "evil_objective" not in sys.modules
+
+
+class TestPage:
+    """``docs/objectives.md``."""
+
+    text = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+
+    def test_lists_every_objective_and_option(self):
+        rows = [line for line in self.text.splitlines() if line.startswith("| `")]
+        for name in OBJECTIVES:
+            assert sum(line.startswith(f"| `{name}` |") for line in rows) == 1
+        assert all(f"`--{item.name}`" in self.text for item in fields(Options))
+
+    def test_example_runs(self, run, monkeypatch):
+        module = types.ModuleType("objective_of_the_page")
+        exec(re.search(r"```python\n(.*?)```", self.text, re.DOTALL)[1], vars(module))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        result = run(objective="objective_of_the_page:hinge_on_everything", max_steps=2)
+        assert steps(result)[0]["loss"] == pytest.approx(2.0, abs=1e-4)
 
 
 class TestBalance:

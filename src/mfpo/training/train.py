@@ -20,7 +20,7 @@ from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
-from mfpo.training.arguments import checkpoint_to_resume, training_arguments
+from mfpo.training.arguments import checkpoint_to_resume, reporters, training_arguments
 from mfpo.training.balance import ModalityBalance
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
@@ -70,6 +70,7 @@ def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Train
             raise UserError("a required setting is missing", where=f"--{name}")
     _check_ranges(config)
     make_loss(config)
+    reporters(config.report_to)
     check_writable(config.output_dir)
     rows = open_dataset(config.dataset)
     half = config.use_lora and (config.load_in_4bit or wants_bf16(config, default_device()))
