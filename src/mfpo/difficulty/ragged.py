@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-_VALUES, _OFFSETS = ".tokens", ".token_offsets"
+_VALUES, _LENGTHS = ".tokens", ".token_lengths"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ragged:
-    """N rows of numbers, one after the other.
+    """N rows of numbers, one after the other; two of them are joined by joining both tensors.
 
     Attributes:
         values: All numbers, float32 ``[T]``.
-        offsets: Where each row begins, and where the last one ends, int64 ``[N + 1]``.
+        lengths: How many belong to each row, int64 ``[N]``.
     """
 
     values: Tensor
-    offsets: Tensor
+    lengths: Tensor
 
     @classmethod
     def of(cls, rows: Sequence[Tensor]) -> Ragged:
@@ -30,26 +31,41 @@ class Ragged:
         Args:
             rows: One-dimensional tensors.
         """
-        lengths = torch.tensor([0, *map(len, rows)])
-        return cls(torch.cat(list(rows)).float() if rows else torch.zeros(0), lengths.cumsum(0))
+        values = torch.cat(list(rows)).float() if rows else torch.zeros(0)
+        return cls(values, torch.tensor([len(row) for row in rows], dtype=torch.int64))
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [0, *self.lengths.cumsum(0).tolist()]
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.lengths)
 
     def __getitem__(self, row: int) -> Tensor:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
+        return self.values[self._ends[row] : self._ends[row + 1]]
 
 
 def ragged_to_tensors(columns: Mapping[str, Ragged]) -> dict[str, Tensor]:
     """Named columns as tensors for a file."""
     return {name + _VALUES: column.values for name, column in columns.items()} | {
-        name + _OFFSETS: column.offsets for name, column in columns.items()
+        name + _LENGTHS: column.lengths for name, column in columns.items()
     }
 
 
-def ragged_from_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Ragged], dict[str, Tensor]]:
-    """The columns of a file, and the tensors that belong to none."""
-    names = [name.removesuffix(_OFFSETS) for name in tensors if name.endswith(_OFFSETS)]
-    columns = {name: Ragged(tensors[name + _VALUES], tensors[name + _OFFSETS]) for name in names}
-    rest = {name: value for name, value in tensors.items() if not name.endswith((_VALUES, _OFFSETS))}
-    return columns, rest
+def ragged_from_tensors(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Ragged]:
+    """The columns of those names that a file has.
+
+    Args:
+        tensors: Tensors of the file.
+        names: Names of columns.
+    """
+    return {
+        name: Ragged(tensors[name + _VALUES], tensors[name + _LENGTHS])
+        for name in names
+        if name + _VALUES in tensors
+    }
+
+
+def is_ragged(name: str) -> bool:
+    """Whether a tensor of that name is part of a column."""
+    return name.endswith((_VALUES, _LENGTHS))

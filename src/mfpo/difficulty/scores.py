@@ -24,7 +24,7 @@ from mfpo.data.files import atomic_path
 from mfpo.data.fingerprint import code_digest, library_versions
 from mfpo.difficulty.config import ESTIMATORS, Precision
 from mfpo.difficulty.entropy import paper_entropy, token_mean_entropy
-from mfpo.difficulty.ragged import Ragged, ragged_from_tensors, ragged_to_tensors
+from mfpo.difficulty.ragged import Ragged, is_ragged, ragged_from_tensors, ragged_to_tensors
 from mfpo.difficulty.stages import levels
 from mfpo.errors import RowError, Skip
 from mfpo.models.logprobs import score_responses
@@ -98,11 +98,12 @@ class ReferenceScores:
         if not table_path.is_file():
             return None
         table = pq.read_table(table_path).to_pydict()
-        tokens, logps = ragged_from_tensors(load_file(table_path.with_suffix(".safetensors")))
+        tensors = load_file(table_path.with_suffix(".safetensors"))
+        logps = {name: values for name, values in tensors.items() if not is_ragged(name)}
         return cls(
             ids=table["id"],
             logps=logps,
-            tokens=tokens,
+            tokens=ragged_from_tensors(tensors, logps),
             entropies={
                 name: torch.tensor(table[f"entropy_{name}"], dtype=torch.float64) for name in ESTIMATORS
             },
