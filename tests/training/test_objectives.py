@@ -94,8 +94,7 @@ def test_losses_of_a_preference_by_hand(kind, e, expected):
 
 
 def test_robust_loss_is_unbiased():
-    """Of rows flipped with probability e, its mean is the loss without flips (Chowdhury et al., lemma
-    3.1)."""
+    """Its mean over rows flipped with probability e is the loss without flips."""
     x, e = torch.tensor([0.7], dtype=F64), 0.3
     robust = [pair_loss("robust", sign * x, beta=1.0, label_smoothing=e) for sign in (1, -1)]
     mean = (1 - e) * robust[0] + e * robust[1]

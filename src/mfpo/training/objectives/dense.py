@@ -72,7 +72,7 @@ def dense_rewards(
 def ddpo_loss(
     policy: SequenceLogps, reference: SequenceLogps | None, answers: Answers, settings: Settings
 ) -> ObjectiveOutput:
-    """Dense DPO of RLHF-V (Yu et al. 2023, arXiv 2312.00849, equations 3 and 4).
+    """Dense DPO of RLHF-V (Yu et al. 2023, arXiv 2312.00849).
 
     L = -logsigmoid(beta d_w - beta d_l), where the log-probability of an answer is
 
@@ -117,10 +117,10 @@ def chip_loss(
     KL(pi_ref || pi) over the whole vocabulary, kappa is ``kl_weight`` and sg stops the gradient. m' is the
     whole picture noised.
 
-    arXiv 2501.16629 describes the levels as losses that are added up. This is the form of the authors'
-    published code, from which their results come: one logsigmoid over the sum of the margins, lambda = 3 and
-    kappa = 0.1 for LLaVA-1.6. Other than there, the reference's log-probability with the rejected image is
-    weighted token by token like the others; their code multiplies its sum by the sum of the weights.
+    arXiv 2501.16629 presents the levels one by one. How they are joined is taken from the authors' published
+    code: one logsigmoid over the sum of the margins, lambda = 3 and kappa = 0.1 for LLaVA-1.6. Other than
+    there, the reference's log-probability with the rejected image is weighted token by token like the
+    others; their code multiplies its sum by the sum of the weights.
     """
     if reference is None or policy.logits is None or reference.logits is None:
         raise ValueError("the objective needs the whole predicted distributions of policy and reference")

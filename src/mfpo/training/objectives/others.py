@@ -83,7 +83,7 @@ def povid_loss(
 
     y_n is, at every position, the token that the policy finds most likely with the picture noised and y_w
     as it stands before that position; d_n is the log-ratio of these tokens with the clean picture
-    (Zhou et al. 2024, arXiv 2402.11411, section 3.2, with the weights 0.5 and 0.5 of the authors' code).
+    (Zhou et al. 2024, arXiv 2402.11411, with the weights 0.5 and 0.5 of the authors' code).
     Other than in that code, the reference scores the policy's tokens and not its own, so that d_n is a
     log-ratio of one sequence. No gradient flows through the choice of y_n.
     """
@@ -115,7 +115,7 @@ def povid_at_start(settings: Settings) -> dict[str, float | None]:
 def selective_eos_loss(
     policy: SequenceLogps, reference: SequenceLogps | None, answers: Answers, settings: Settings
 ) -> ObjectiveOutput:
-    """Selective EOS supervision of 'Less is More' (Yue et al. 2024, arXiv 2402.14545, section 4.1).
+    """Selective EOS supervision of 'Less is More' (Yue et al. 2024, arXiv 2402.14545).
 
     Supervised training on the chosen answer in which positions that go on do not teach the model to go on:
     wherever the label is not EOS, EOS is left out of the softmax, so that its logit gets no gradient. Where

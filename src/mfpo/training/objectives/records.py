@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -154,10 +154,6 @@ class Settings:
     beta: float = 0.1
     eta: float = 0.0
     options: Options = PLAIN
-
-    def with_weights(self, **weights: float) -> Settings:
-        """The settings with other weights for the named terms."""
-        return replace(self, weights=replace(self.weights, **weights))
 
 
 @dataclass(frozen=True, slots=True)
