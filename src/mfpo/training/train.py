@@ -208,7 +208,10 @@ def set_up(
         tokens=tokens,
     )
     collator = PreferenceCollator(
-        sequences, encoder.pad_token_id, vlm.tokenizer.eos_token_id, segments=loss.objective.segments
+        sequences,
+        encoder.pad_token_id,
+        eos_token_id=vlm.tokenizer.eos_token_id,
+        segments=loss.objective.segments,
     )
     trainer = PreferenceTrainer(
         model,
