@@ -18,6 +18,7 @@ from mfpo.difficulty.scores import ReferenceScores
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.training.balance import DECAY, FLOOR, LIMIT, ModalityBalance
+from mfpo.training.loss import make_loss
 from mfpo.training.objectives import OBJECTIVES, Options, Weights
 from mfpo.training.train import train
 from mfpo.training.trainer import PreferenceTrainer
@@ -99,6 +100,15 @@ def test_ragged_rows():
     ragged = Ragged.of(rows)
     assert [ragged[row].tolist() for row in range(len(ragged))] == [[1, 2], [], [3]]
     assert len(Ragged.of([])) == 0
+
+
+def test_switches(run, config_in):
+    result = run(length_normalization=True, max_steps=1)
+    assert steps(result)[0]["loss"] == pytest.approx(3 * LOG2, abs=1e-4)
+    assert make_loss(config_in(objective="simpo")).options.reference_free, "its own, though not given"
+    assert make_loss(config_in(reference_free=True)).reference_detail == "none"
+    with pytest.raises(UserError, match="'ddpo' does not take it"):
+        make_loss(config_in(objective="ddpo", length_normalization=True))
 
 
 class TestOwnObjective:

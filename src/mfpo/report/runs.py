@@ -15,7 +15,7 @@ from mfpo.errors import UserError
 from mfpo.evaluation.results import ScoreResult
 from mfpo.report.plots import RunLog
 
-_DISTRACTING = ("output_dir", "dry_run", "report_to", "resume_from_checkpoint", "push_to_hub")
+_DISTRACTING = ("output_dir", "dry_run", "report_to", "plot_every", "resume_from_checkpoint", "push_to_hub")
 STAGE_NAMES = {
     "easy_to_hard": LEVELS,
     "hard_to_easy": LEVELS[::-1],

@@ -56,10 +56,10 @@ class ObjectiveSettings:
     label_smoothing: float | None = None
     """Assumed share of rows whose preference is wrong, 0 to below 0.5: conservative DPO with sigmoid,
     unbiased with robust."""
-    length_normalization: bool | None = None
+    length_normalization: bool = False
     """Divide log-probabilities by the number of the answer's tokens; beta must then be about as many times
     larger."""
-    reference_free: bool | None = None
+    reference_free: bool = False
     """Rewards beta * log pi without a reference, so that no reference pass is needed."""
     target_margin: float | None = None
     """What the difference of rewards of the text term is to exceed; the gamma of SimPO."""

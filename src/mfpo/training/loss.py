@@ -11,12 +11,12 @@ OPTIONS = (
     "text_loss",
     "image_loss",
     "label_smoothing",
-    "length_normalization",
-    "reference_free",
     "target_margin",
     "segment_weight",
     "kl_weight",
 )
+SWITCHES = ("length_normalization", "reference_free")
+"""Options that can be switched on; what an objective has on by itself stays on."""
 
 
 def make_loss(config: TrainConfig) -> Loss:
@@ -29,7 +29,9 @@ def make_loss(config: TrainConfig) -> Loss:
     weights = objective.with_weights(
         config.text_weight, config.image_weight, config.margin_weight, config.sft_weight
     )
-    options = objective.with_options(**{name: getattr(config, name) for name in OPTIONS})
+    given = {name: getattr(config, name) for name in OPTIONS}
+    given |= {name: True for name in SWITCHES if getattr(config, name)}
+    options = objective.with_options(**given)
     beta = objective.beta if config.beta is None else config.beta
     if beta <= 0:
         raise UserError("beta must be above 0", where=f"--beta {config.beta}")

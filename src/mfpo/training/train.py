@@ -124,7 +124,7 @@ def train(
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
     trainer.save_model(config.output_dir)
-    trainer.create_model_card()
+    trainer.write_card()
     num_rows = len(rows) - len(skips)
     skips += trainer.skips
     if writes:

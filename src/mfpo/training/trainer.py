@@ -152,11 +152,18 @@ class PreferenceTrainer(Trainer):
             self._counts.clear()
         super().log(logs, *args, **kwargs)
 
+    def write_card(self) -> bool:
+        """Have the README written by the callback that can, in place of PEFT's; False if there is none."""
+        cards = [one for one in self.callback_handler.callbacks if isinstance(one, ModelCard)]
+        if self.args.should_save:
+            for card in cards:
+                card.write_card(Path(str(self.args.output_dir)))
+        return bool(cards)
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Have our README written in place of the parent's and PEFT's, which comes before an upload."""
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, ModelCard) and self.args.should_save:
-                callback.write_card(Path(str(self.args.output_dir)))
+        """What the parent calls before an upload: our README, or the parent's where nothing writes one."""
+        if not self.write_card():
+            super().create_model_card(*args, **kwargs)
 
     def _balance(self, rewards: BySequence) -> dict[str, Tensor]:
         """Let the balance take in a batch; the weights that the batch was trained with."""
