@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import check_writable, open_dataset
@@ -180,26 +180,10 @@ def set_up(
     scores: ReferenceScores | None = None
     skips: list[Skip] = []
     if digest is not None:
-        own = Path(config.output_dir) / FOLDER
-        folders = [own, *([stored_scores] if stored_scores else [])]
-        scores = find_scores(folders, digest, sequences, tokens=stored and tokens)
-        if scores is None:
-            batch_size, bar = args.per_device_train_batch_size, not args.disable_tqdm
-            scores, skips = compute_scores(
-                model,
-                encoded,
-                images,
-                sequences,
-                batch_size=batch_size,
-                precision=precision,
-                progress=bar,
-                tokens=stored and tokens,
-            )
-            if args.should_save:
-                scores.save(own, digest)
-        else:
-            missing = (identifier for identifier in encoded.ids if identifier not in scores.index)
-            skips = [Skip(f"row {identifier}", "no-reference-score") for identifier in missing]
+        folders = [Path(config.output_dir) / FOLDER, *([stored_scores] if stored_scores else [])]
+        scores, skips = _reference_pass(
+            model, encoded, images, sequences, args, folders, digest, precision, stored and tokens
+        )
     turns = TurnDataset(
         encoded,
         _turns(config, encoded, scores, args),
@@ -229,6 +213,37 @@ def set_up(
     if at_start:
         check_first_loss(trainer, first, precision)
     return trainer, skips, describe(trainer, first, lengths, targets)
+
+
+def _reference_pass(
+    model: PreTrainedModel,
+    rows: EncodedRows,
+    images: ImageEncoder,
+    sequences: Sequence[SequenceKind],
+    args: TrainingArguments,
+    folders: Sequence[Path],
+    digest: str,
+    precision: Precision,
+    tokens: bool,
+) -> tuple[ReferenceScores, list[Skip]]:
+    """Stored scores where there are some, else those of a pass, stored in the first folder; rows without."""
+    scores = find_scores(folders, digest, sequences, tokens=tokens)
+    if scores is not None:
+        missing = (identifier for identifier in rows.ids if identifier not in scores.index)
+        return scores, [Skip(f"row {identifier}", "no-reference-score") for identifier in missing]
+    scores, skips = compute_scores(
+        model,
+        rows,
+        images,
+        sequences,
+        batch_size=args.per_device_train_batch_size,
+        precision=precision,
+        progress=not args.disable_tqdm,
+        tokens=tokens,
+    )
+    if args.should_save:
+        scores.save(folders[0], digest)
+    return scores, skips
 
 
 def _check_ranges(config: TrainConfig) -> None:
