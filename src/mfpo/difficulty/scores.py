@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from mfpo.data.files import atomic_path
 from mfpo.data.fingerprint import code_digest, library_versions
 from mfpo.difficulty.config import ESTIMATORS, Precision
 from mfpo.difficulty.entropy import paper_entropy, token_mean_entropy
+from mfpo.difficulty.ragged import Ragged, is_ragged, ragged_from_tensors, ragged_to_tensors
 from mfpo.difficulty.stages import levels
 from mfpo.errors import RowError, Skip
 from mfpo.models.logprobs import score_responses
@@ -57,11 +58,13 @@ class ReferenceScores:
         logps: Summed response log-probabilities by sequence (``chosen``, ``rejected`` and, if it was scored,
             ``image_rejected``), float32 ``[N]`` each, on the CPU.
         entropies: Entropy of the chosen answer by estimator, float64 ``[N]`` each, on the CPU.
+        tokens: Log-probability of each response token by sequence; empty unless they were asked for.
     """
 
     ids: list[str]
     logps: dict[str, Tensor]
     entropies: dict[str, Tensor]
+    tokens: dict[str, Ragged] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -72,6 +75,10 @@ class ReferenceScores:
         """Log-probabilities of a row by sequence."""
         return {name: self.logps[name][self.index[identifier]].item() for name in sequences}
 
+    def tokens_of(self, identifier: str, sequences: Sequence[SequenceKind]) -> dict[str, Tensor]:
+        """Log-probability of each token of a row, float32 ``[R]``, by sequence."""
+        return {name: self.tokens[name][self.index[identifier]] for name in sequences}
+
     def save(self, folder: str | Path, fingerprint: str) -> None:
         """Write ``<fingerprint>.safetensors`` and ``<fingerprint>.parquet``, each atomically."""
         columns: dict[str, Any] = {"id": self.ids}
@@ -80,7 +87,7 @@ class ReferenceScores:
             columns[f"difficulty_{name}"] = levels(values.tolist())
         # The Parquet file comes last: where it is, both are.
         with atomic_path(Path(folder) / f"{fingerprint}.safetensors") as path:
-            save_file(self.logps, path)
+            save_file(self.logps | ragged_to_tensors(self.tokens), path)
         with atomic_path(Path(folder) / f"{fingerprint}.parquet") as path:
             pq.write_table(pa.table(columns), path)
 
@@ -91,9 +98,12 @@ class ReferenceScores:
         if not table_path.is_file():
             return None
         table = pq.read_table(table_path).to_pydict()
+        tensors = load_file(table_path.with_suffix(".safetensors"))
+        logps = {name: values for name, values in tensors.items() if not is_ragged(name)}
         return cls(
             ids=table["id"],
-            logps=load_file(table_path.with_suffix(".safetensors")),
+            logps=logps,
+            tokens=ragged_from_tensors(tensors, logps),
             entropies={
                 name: torch.tensor(table[f"entropy_{name}"], dtype=torch.float64) for name in ESTIMATORS
             },
@@ -110,6 +120,7 @@ def compute_scores(
     batch_size: int,
     precision: Precision = "float32",
     progress: bool = True,
+    tokens: bool = False,
 ) -> tuple[ReferenceScores, list[Skip]]:
     """Score every row with the model as it is, in evaluation mode; the work is shared among processes.
 
@@ -121,6 +132,7 @@ def compute_scores(
         batch_size: Rows at once.
         precision: ``mixed`` computes in bfloat16 whatever the weights are.
         progress: Whether to show a bar.
+        tokens: Whether the log-probability of each token is kept.
 
     Returns:
         Scores of the rows that could be read, in their order, and a record of each row that could not.
@@ -130,7 +142,7 @@ def compute_scores(
     indices = range(state.process_index, len(rows), state.num_processes)
     hidden = not (progress and state.is_main_process)
     device = next(model.parameters()).device
-    mine: list[tuple[int, dict[str, float]]] = []
+    mine: list[tuple[int, RowScores]] = []
     skips: list[Skip] = []
     training = model.training
     model.eval()
@@ -142,20 +154,34 @@ def compute_scores(
             wanted = indices[start : start + batch_size]
             encoded = _encode(rows, wanted, skips)
             if encoded:
-                numbers = _score_rows(
-                    model, list(encoded.values()), images, sequences, rows.encoder.pad_token_id
+                scored = _score_rows(
+                    model, list(encoded.values()), images, sequences, rows.encoder.pad_token_id, tokens
                 )
-                mine.extend(zip(encoded, numbers, strict=True))
+                mine.extend(zip(encoded, scored, strict=True))
             bar.update(len(wanted))
     model.train(training)
     found = sorted(gather_object(mine), key=lambda item: item[0])
-    columns = {name: [numbers[name] for _, numbers in found] for name in (*sequences, *ESTIMATORS)}
+    columns = {name: [row.numbers[name] for _, row in found] for name in (*sequences, *ESTIMATORS)}
     scores = ReferenceScores(
         ids=[rows.ids[index] for index, _ in found],
         logps={name: torch.tensor(columns[name], dtype=torch.float32) for name in sequences},
         entropies={name: torch.tensor(columns[name], dtype=torch.float64) for name in ESTIMATORS},
+        tokens={name: Ragged.of([row.tokens[name] for _, row in found]) for name in sequences if tokens},
     )
     return scores, gather_object(skips)
+
+
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """What the pass finds out about one row.
+
+    Attributes:
+        numbers: Log-probability by sequence and entropy by estimator.
+        tokens: Log-probability of each token by sequence; empty unless asked for.
+    """
+
+    numbers: dict[str, float]
+    tokens: dict[str, Tensor]
 
 
 def _encode(rows: EncodedRows, indices: Sequence[int], skips: list[Skip]) -> dict[int, EncodedRow]:
@@ -174,7 +200,8 @@ def _score_rows(
     images: ImageEncoder,
     sequences: Sequence[SequenceKind],
     pad_token_id: int,
-) -> list[dict[str, float]]:
+    tokens: bool,
+) -> list[RowScores]:
     """Log-probability of each sequence and entropy by each estimator, for every row of one batch."""
     batch = collate(rows, sequences, pad_token_id).to(next(model.parameters()).device)
     scores = score_responses(model, batch, images, entropies=True)
@@ -182,7 +209,16 @@ def _score_rows(
     chosen = scores.first(len(rows))
     columns |= {"paper": paper_entropy(chosen), "token-mean": token_mean_entropy(chosen)}
     listed = {name: values.tolist() for name, values in columns.items()}
-    return [{name: values[row] for name, values in listed.items()} for row in range(len(rows))]
+    details: list[dict[str, Tensor]] = [{} for _ in rows]
+    if tokens:
+        for number, (values, mask) in enumerate(
+            zip(scores.token_logps.cpu(), scores.mask.cpu(), strict=True)
+        ):
+            details[number % len(rows)][sequences[number // len(rows)]] = values[mask]
+    return [
+        RowScores({name: values[row] for name, values in listed.items()}, details[row])
+        for row in range(len(rows))
+    ]
 
 
 def autocast_context(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:

@@ -52,11 +52,14 @@ class ResponseScores:
         mask: Where a response has a token, bool ``[S, R]``.
         entropies: Entropy in nats of the whole predicted distribution at each response token, float32 ``[S,
             R]``, 0 where ``mask`` is False; None when not asked for.
+        logits: Logits that predict each response token, ``[S, R, V]`` in the model's precision; None when not
+            asked for.
     """
 
     token_logps: Tensor
     mask: Tensor
     entropies: Tensor | None = None
+    logits: Tensor | None = None
 
     @property
     def logps(self) -> Tensor:
@@ -66,11 +69,17 @@ class ResponseScores:
     def first(self, count: int) -> ResponseScores:
         """The scores of the first ``count`` responses."""
         entropies = None if self.entropies is None else self.entropies[:count]
-        return ResponseScores(self.token_logps[:count], self.mask[:count], entropies)
+        logits = None if self.logits is None else self.logits[:count]
+        return ResponseScores(self.token_logps[:count], self.mask[:count], entropies, logits)
 
 
 def score_responses(
-    model: nn.Module, batch: ResponseBatch, images: ImageEncoder, *, entropies: bool = False
+    model: nn.Module,
+    batch: ResponseBatch,
+    images: ImageEncoder,
+    *,
+    entropies: bool = False,
+    logits: bool = False,
 ) -> ResponseScores:
     """Score the responses of a batch.
 
@@ -79,6 +88,7 @@ def score_responses(
         batch: Prompts and responses, on the model's device.
         images: Encoder of the same model's pictures.
         entropies: Whether the entropies are wanted too.
+        logits: Whether the logits are wanted too, which take as much memory as the vocabulary is large.
 
     Returns:
         Scores that carry gradients if the model's parameters do and gradients are enabled.
@@ -89,7 +99,10 @@ def score_responses(
         inputs["logits_to_keep"] = R + 1
     # The last logits predict what would follow; the cut also serves models that return logits of all tokens.
     logits_SRV = model(**inputs).logits[:, -(R + 1) : -1]
-    return scores_from_logits(logits_SRV, batch.labels, entropies=entropies)
+    scores = scores_from_logits(logits_SRV, batch.labels, entropies=entropies)
+    if logits:
+        scores.logits = logits_SRV
+    return scores
 
 
 def scores_from_logits(logits_SRV: Tensor, labels_SR: Tensor, *, entropies: bool = False) -> ResponseScores:

@@ -57,6 +57,9 @@ class ReportConfig:
     title: str = DEFAULT_TITLE
     """Heading of the page."""
 
+    model_cards: bool = False
+    """Also write the README.md of each trained run again, now with its scores."""
+
     dataset: str | None = None
     """Dataset folder to show rows of; the one that the runs were trained on if not given."""
 

@@ -22,6 +22,7 @@ from mfpo.evaluation.statistics import Estimate
 from mfpo.report import plots
 from mfpo.report.answers import AnswerSection, answer_section
 from mfpo.report.config import DEFAULT_TITLE, ReportConfig
+from mfpo.report.model_card import write_model_card
 from mfpo.report.page import render
 from mfpo.report.rows import RowView, dataset_rows, default_image_processor
 from mfpo.report.runs import Run, load_runs, settings_table
@@ -48,6 +49,10 @@ def run(config: ReportConfig) -> None:
         reproduce=[shlex.join(["mfpo", "report", *config.runs, "--output_file", config.output_file])],
     )
     print(f"written to {path}")
+    if config.model_cards:
+        for folder in config.runs:
+            if (Path(folder) / "config.yaml").is_file():
+                print(f"written to {write_model_card(folder)}")
 
 
 def write_report(

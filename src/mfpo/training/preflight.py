@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from mfpo.difficulty.config import Precision
 from mfpo.errors import RowError, UserError
 from mfpo.preferences.encoding import EncodedRow, EncodedRows
 from mfpo.training.batching import TrainingBatch
+from mfpo.training.objectives import Loss
 from mfpo.training.parameters import parameter_counts
 from mfpo.training.trainer import PreferenceTrainer
 
@@ -95,7 +97,7 @@ def check_first_loss(trainer: PreferenceTrainer, batch: TrainingBatch, precision
     """Check that the loss before the first step is what it must be while the policy is the reference.
 
     A wrong value means that policy and reference do not see the same thing: another model, template, image or
-    precision, or dropout.
+    precision, or dropout. Terms whose value depends on the data are checked for being finite.
 
     Args:
         trainer: The trainer before its first step.
@@ -113,13 +115,27 @@ def check_first_loss(trainer: PreferenceTrainer, batch: TrainingBatch, precision
     model.eval()
     output, _ = trainer.evaluate_batch(model, batch.to(trainer.args.device))
     model.train(training)
-    loss, expected = output.loss.mean().item(), trainer.loss.at_start
+    loss = output.loss.mean().item()
+    if not math.isfinite(loss):
+        raise UserError(f"before the first step the loss is {loss}", where="step-0 check")
     tolerance = TOLERANCE_FLOAT32 if precision == "float32" else TOLERANCE_BF16
-    if not abs(loss - expected) <= tolerance:
-        rewards = {name: f"{values.mean().item():+.4f}" for name, values in output.rewards.items()}
+    for term, expected in trainer.loss.terms_at_start.items():
+        if expected is None:
+            continue
+        found = output.terms[term].mean().item()
+        if abs(found - expected) <= tolerance * max(1.0, expected):
+            continue
+        rewards = "unknown"
+        if output.rewards is not None:
+            means = {
+                name: values.mean().item()
+                for name, values in vars(output.rewards).items()
+                if values is not None
+            }
+            rewards = ", ".join(f"{name} {mean:+.4f}" for name, mean in means.items())
         raise UserError(
-            f"before the first step the loss is {loss:.5f} and not {expected:.5f} (all rewards must be 0:"
-            f" {rewards}); policy and reference are not the same function",
+            f"before the first step the {term} term is {found:.5f} and not {expected:.5f} (all rewards must"
+            f" be 0: {rewards}); policy and reference are not the same function",
             where="step-0 check",
             fix="remove the stored scores (reference/ in dataset and output_dir); --reference copy does"
             " without them and tells whether they are the cause",
@@ -137,7 +153,7 @@ def describe(
         f"{len(turns)} turns of {len(turns.rows)} rows; longest of {lengths.rows} rows:"
         f" {lengths.longest} tokens (row {lengths.longest_id}), {lengths.image_tokens} of them for images",
         f"{lengths.cut} responses cut to fit",
-        f"step-0 loss must be {trainer.loss.at_start:.5f}",
+        _describe_start(trainer.loss),
     ]
     for part, (trained, total) in parameter_counts(model).items():
         lines.append(f"{part}: {trained:,} of {total:,} parameters trained")
@@ -146,6 +162,13 @@ def describe(
             f"LoRA on {len(targets)} layers: {', '.join(sorted({t.rpartition('.')[2] for t in targets}))}"
         )
     return "\n".join([*lines, *_describe_row(batch, trainer.processing_class)])
+
+
+def _describe_start(loss: Loss) -> str:
+    if loss.at_start is not None:
+        return f"step-0 loss must be {loss.at_start:.5f}"
+    known = [f"{term} {value:.5f}" for term, value in loss.terms_at_start.items() if value is not None]
+    return f"step-0 loss depends on the data{', and must be of ' + ', '.join(known) if known else ''}"
 
 
 def _describe_row(batch: TrainingBatch, processor: Any) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import check_writable, open_dataset
@@ -19,15 +19,17 @@ from mfpo.difficulty.stages import plan_stages
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
-from mfpo.training.arguments import checkpoint_to_resume, training_arguments
+from mfpo.preferences.encoding import EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
+from mfpo.training.arguments import checkpoint_to_resume, reporters, training_arguments
+from mfpo.training.balance import ModalityBalance
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
-from mfpo.training.objectives import get_objective
+from mfpo.training.loss import make_loss, sequences_of
+from mfpo.training.objectives import Loss
 from mfpo.training.parameters import lora_targets, prepare_model
 from mfpo.training.preflight import check_first_loss, check_rows, describe
 from mfpo.training.reference import make_reference
-from mfpo.training.trainer import Loss, PreferenceTrainer
+from mfpo.training.trainer import PreferenceTrainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,12 @@ class TrainResult:
     seconds: float
 
 
-def run(config: TrainConfig) -> TrainResult | None:
+def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> TrainResult | None:
     """Train as the configuration says; None after a dry run.
+
+    Args:
+        config: The settings.
+        callbacks: What else is told of steps and metrics.
 
     Raises:
         UserError: A setting, the dataset or the model is wrong, or a check before training fails.
@@ -63,22 +69,29 @@ def run(config: TrainConfig) -> TrainResult | None:
         if not getattr(config, name):
             raise UserError("a required setting is missing", where=f"--{name}")
     _check_ranges(config)
-    get_objective(config.objective)
+    make_loss(config)
+    reporters(config.report_to)
     check_writable(config.output_dir)
     rows = open_dataset(config.dataset)
-    half = config.use_lora and wants_bf16(config, default_device())
+    half = config.use_lora and (config.load_in_4bit or wants_bf16(config, default_device()))
     vlm = load_vlm(
         config.model_name_or_path,
         dtype=torch.bfloat16 if half else torch.float32,
         revision=config.revision,
         attn_implementation=config.attn_implementation,
         trust_remote_code=config.trust_remote_code,
+        load_in_4bit=config.load_in_4bit,
     )
-    return train(vlm, rows, config, stored_scores=Path(config.dataset) / FOLDER)
+    return train(vlm, rows, config, stored_scores=Path(config.dataset) / FOLDER, callbacks=callbacks)
 
 
 def train(
-    vlm: VLM, rows: Rows, config: TrainConfig, *, stored_scores: Path | None = None
+    vlm: VLM,
+    rows: Rows,
+    config: TrainConfig,
+    *,
+    stored_scores: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainResult | None:
     """Train a model that is already loaded; None after a dry run.
 
@@ -87,6 +100,7 @@ def train(
         rows: The preference rows.
         config: The settings; ``dataset`` and ``model_name_or_path`` are only recorded.
         stored_scores: Folder in which ``mfpo rank`` may have stored the scores of these rows.
+        callbacks: What else is told of steps and metrics.
 
     Raises:
         UserError: A setting is wrong, or a check before training fails.
@@ -96,7 +110,7 @@ def train(
     output_dir.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint_to_resume(config)
     trainer, skips, report = set_up(
-        vlm, rows, config, stored_scores=stored_scores, at_start=checkpoint is None
+        vlm, rows, config, stored_scores=stored_scores, at_start=checkpoint is None, callbacks=callbacks
     )
     writes = trainer.args.should_save
     if writes:
@@ -110,6 +124,7 @@ def train(
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
     trainer.save_model(config.output_dir)
+    trainer.write_card()
     num_rows = len(rows) - len(skips)
     skips += trainer.skips
     if writes:
@@ -120,7 +135,13 @@ def train(
 
 
 def set_up(
-    vlm: VLM, rows: Rows, config: TrainConfig, *, stored_scores: Path | None = None, at_start: bool = True
+    vlm: VLM,
+    rows: Rows,
+    config: TrainConfig,
+    *,
+    stored_scores: Path | None = None,
+    at_start: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[PreferenceTrainer, list[Skip], str]:
     """Everything up to the first step: checks, reference scores, stages, trainer.
 
@@ -130,6 +151,7 @@ def set_up(
         config: The settings.
         stored_scores: See [`train`].
         at_start: Whether training starts with the initial model, so that the step-0 loss can be checked.
+        callbacks: See [`train`].
 
     Returns:
         The trainer, the rows that could not be read, and a description of what is about to be trained.
@@ -148,33 +170,33 @@ def set_up(
     args = training_arguments(config, precision, vlm.device)
     targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
     # Names the initial weights, so it is taken before an adapter joins them.
-    digest = fingerprint(vlm.model, encoder, rows, precision) if _needs_scores(config) else None
+    stored, tokens = _uses_stored(config, loss), loss.reference_detail == "tokens"
+    needs_scores = stored or config.stages in ("easy_to_hard", "hard_to_easy")
+    digest = fingerprint(vlm.model, encoder, rows, precision) if needs_scores else None
     model = prepare_model(vlm.model, config, name=vlm.name)
     images = ImageEncoder(model, share=not (args.fsdp or args.deepspeed))
-    reference = make_reference(config.reference, vlm.model, model, images)
+    reference = make_reference(config.reference, vlm.model, model, images, detail=loss.reference_detail)
 
     scores: ReferenceScores | None = None
     skips: list[Skip] = []
     if digest is not None:
-        own = Path(config.output_dir) / FOLDER
-        scores = find_scores([own, *([stored_scores] if stored_scores else [])], digest, sequences)
-        if scores is None:
-            batch_size, bar = args.per_device_train_batch_size, not args.disable_tqdm
-            scores, skips = compute_scores(
-                model, encoded, images, sequences, batch_size=batch_size, precision=precision, progress=bar
-            )
-            if args.should_save:
-                scores.save(own, digest)
-        else:
-            missing = (identifier for identifier in encoded.ids if identifier not in scores.index)
-            skips = [Skip(f"row {identifier}", "no-reference-score") for identifier in missing]
+        folders = [Path(config.output_dir) / FOLDER, *([stored_scores] if stored_scores else [])]
+        scores, skips = _reference_pass(
+            model, encoded, images, sequences, args, folders, digest, precision, stored and tokens
+        )
     turns = TurnDataset(
         encoded,
         _turns(config, encoded, scores, args),
-        scores if config.reference == "precomputed" else None,
+        scores if stored else None,
         sequences,
+        tokens=tokens,
     )
-    collator = PreferenceCollator(sequences, encoder.pad_token_id)
+    collator = PreferenceCollator(
+        sequences,
+        encoder.pad_token_id,
+        eos_token_id=vlm.tokenizer.eos_token_id,
+        segments=loss.objective.segments,
+    )
     trainer = PreferenceTrainer(
         model,
         args,
@@ -184,6 +206,8 @@ def set_up(
         reference=reference,
         images=images,
         processor=vlm.processor,
+        balance=ModalityBalance() if config.balance_modalities else None,
+        callbacks=callbacks,
     )
     first = collator([turns[t] for t in range(min(len(turns), args.per_device_train_batch_size))])["batch"]
     if at_start:
@@ -191,11 +215,45 @@ def set_up(
     return trainer, skips, describe(trainer, first, lengths, targets)
 
 
+def _reference_pass(
+    model: PreTrainedModel,
+    rows: EncodedRows,
+    images: ImageEncoder,
+    sequences: Sequence[SequenceKind],
+    args: TrainingArguments,
+    folders: Sequence[Path],
+    digest: str,
+    precision: Precision,
+    tokens: bool,
+) -> tuple[ReferenceScores, list[Skip]]:
+    """Stored scores where there are some, else those of a pass, stored in the first folder; rows without."""
+    scores = find_scores(folders, digest, sequences, tokens=tokens)
+    if scores is not None:
+        missing = (identifier for identifier in rows.ids if identifier not in scores.index)
+        return scores, [Skip(f"row {identifier}", "no-reference-score") for identifier in missing]
+    scores, skips = compute_scores(
+        model,
+        rows,
+        images,
+        sequences,
+        batch_size=args.per_device_train_batch_size,
+        precision=precision,
+        progress=not args.disable_tqdm,
+        tokens=tokens,
+    )
+    if args.should_save:
+        scores.save(folders[0], digest)
+    return scores, skips
+
+
 def _check_ranges(config: TrainConfig) -> None:
     """What is wrong with the numbers, told before anything is loaded."""
     for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r"):
         if getattr(config, name) < 1:
             raise UserError(f"must be at least 1, not {getattr(config, name)}", where=f"--{name}")
+    for name in ("use_dora", "use_rslora", "load_in_4bit"):
+        if getattr(config, name) and not config.use_lora:
+            raise UserError("it is a setting of the adapter", where=f"--{name}", fix="add --use_lora")
     if config.max_steps == 0:
         raise UserError(
             "there is nothing to train", where="--max_steps 0", fix="give a number above 0, or -1 for epochs"
@@ -215,36 +273,33 @@ def precision_of(vlm: VLM, config: TrainConfig) -> Precision:
 
 
 def find_scores(
-    folders: Sequence[Path], digest: str, sequences: Sequence[SequenceKind]
+    folders: Sequence[Path], digest: str, sequences: Sequence[SequenceKind], *, tokens: bool = False
 ) -> ReferenceScores | None:
-    """Stored scores under that fingerprint that hold all the sequences."""
+    """Stored scores under that fingerprint that hold all the sequences, token by token if that is needed."""
     for folder in folders:
         scores = ReferenceScores.load(folder, digest)
-        if scores is not None and set(sequences) <= set(scores.logps):
+        if scores is not None and set(sequences) <= set(scores.tokens if tokens else scores.logps):
             return scores
     return None
 
 
 def _objective(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKind, ...], RowEncoder]:
     """The loss, the sequences it needs, and the encoder that makes them."""
-    objective = get_objective(config.objective)
-    weights = objective.with_weights(config.text_weight, config.image_weight, config.margin_weight)
-    if config.beta <= 0:
-        raise UserError("beta must be above 0", where=f"--beta {config.beta}")
-    scope = config.noise_scope if config.noise_scope is not None else objective.noise_scope
-    sequences = SEQUENCES if weights.image else SEQUENCES[:2]
+    loss = make_loss(config)
+    scope = config.noise_scope if config.noise_scope is not None else loss.objective.noise_scope
+    sequences = sequences_of(loss)
     encoder = RowEncoder(
         vlm.processor,
         max_length=config.max_length,
         noise=NoiseOverride(scope, config.noise_step, config.noise_schedule),
         rejected_image="image_rejected" in sequences,
     )
-    return Loss(objective, weights, config.beta, config.eta), sequences, encoder
+    return loss, sequences, encoder
 
 
-def _needs_scores(config: TrainConfig) -> bool:
-    """Whether training needs the reference pass: for its log-probabilities, or to sort the rows."""
-    return config.reference == "precomputed" or config.stages in ("easy_to_hard", "hard_to_easy")
+def _uses_stored(config: TrainConfig, loss: Loss) -> bool:
+    """Whether the loss takes stored reference log-probabilities."""
+    return config.reference == "precomputed" and loss.reference_detail != "none"
 
 
 def _turns(

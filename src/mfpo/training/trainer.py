@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
-from mfpo.data.files import append_jsonl, write_jsonl
 from mfpo.errors import Skip
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
+from mfpo.training.balance import ModalityBalance
 from mfpo.training.batching import PreferenceCollator, TrainingBatch, TurnDataset
-from mfpo.training.objectives import Objective, ObjectiveOutput, SequenceLogps, Weights
+from mfpo.training.metrics import MetricsFile, ReadableProgress, batch_metrics, modality_balance
+from mfpo.training.objectives import BySequence, Loss, ObjectiveOutput, SequenceLogps
 from mfpo.training.reference import Reference
 
 if TYPE_CHECKING:
-    from transformers import ProcessorMixin, TrainerControl, TrainerState, TrainingArguments
-
-METRICS_FILE = "metrics.jsonl"
+    from transformers import ProcessorMixin, TrainingArguments
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """An objective with its settings.
+class ModelCard(TrainerCallback):
+    """A callback that also writes the README of what was trained."""
 
-    Attributes:
-        objective: The objective.
-        weights: Weights of its terms.
-        beta: Strength of the pull to the reference.
-        eta: Margin of equation 7.
-    """
-
-    objective: Objective
-    weights: Weights
-    beta: float
-    eta: float
-
-    def __call__(self, policy: SequenceLogps, reference: SequenceLogps) -> ObjectiveOutput:
-        """Loss, terms and rewards of B rows."""
-        return self.objective.loss(policy, reference, beta=self.beta, eta=self.eta, weights=self.weights)
-
-    @property
-    def at_start(self) -> float:
-        """Its value while policy and reference are the same."""
-        return self.objective.at_start(self.weights, self.eta)
+    def write_card(self, folder: Path) -> None:
+        """Write it into the run's folder, which holds settings and metrics."""
+        raise NotImplementedError
 
 
 class PreferenceTrainer(Trainer):
@@ -69,6 +48,8 @@ class PreferenceTrainer(Trainer):
         reference: Where reference log-probabilities come from.
         images: Encoder of the model's pictures.
         processor: Saved beside the model.
+        balance: Weighs text and image term; None leaves the weights as they are.
+        callbacks: What else is told of steps and metrics.
     """
 
     def __init__(
@@ -82,6 +63,8 @@ class PreferenceTrainer(Trainer):
         reference: Reference,
         images: ImageEncoder,
         processor: ProcessorMixin,
+        balance: ModalityBalance | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         super().__init__(
             model=model,
@@ -89,22 +72,26 @@ class PreferenceTrainer(Trainer):
             train_dataset=turns,
             data_collator=collator,
             processing_class=processor,
-            callbacks=[MetricsFile()],
+            callbacks=[MetricsFile(), *([balance] if balance else []), *callbacks],
         )
+        self._make_progress_readable()
         # The loss is a mean over rows: the parent is to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
-        self.loss, self.reference, self.images = loss, reference, images
+        self.loss, self.reference, self.images, self.balance = loss, reference, images, balance
         self.skips: list[Skip] = []
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def evaluate_batch(self, model: nn.Module, batch: TrainingBatch) -> tuple[ObjectiveOutput, SequenceLogps]:
         """Loss of a batch and the policy's log-probabilities, in the precision of training."""
+        whole = self.loss.objective.policy == "distributions"
         with self.autocast():
-            policy = batch.split(score_responses(model, batch.responses, self.images).logps)
+            scores = score_responses(model, batch.responses, self.images, logits=whole)
+            policy, answers = batch.split(scores), batch.answers(scores.mask)
             reference = self.reference(batch)
-        return self.loss(policy, reference), policy
+        weights = None if self.balance is None else self.balance.weights(self.loss.weights)
+        return self.loss(policy, reference, answers, weights=weights), policy
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of mixed precision, which the parent enters in the model's forward pass only."""
@@ -117,7 +104,10 @@ class PreferenceTrainer(Trainer):
         """Mean loss of the rows of a batch."""
         batch: TrainingBatch = inputs["batch"]
         output, policy = self.evaluate_batch(model, batch)
-        self._record(batch_metrics(output, policy) | {"stage": batch.stages})
+        metrics = batch_metrics(output, policy) | {"stage": batch.stages}
+        if self.balance is not None and output.rewards is not None:
+            metrics |= self._balance(output.rewards)
+        self._record(metrics)
         self.skips.extend(batch.skips)
         loss = output.loss.mean()
         return (loss, output) if return_outputs else loss
@@ -157,48 +147,40 @@ class PreferenceTrainer(Trainer):
             )
             totals = self.accelerator.reduce(totals, reduction="sum")
             logs |= {name: (total / count).item() for name, (total, count) in zip(names, totals, strict=True)}
+            logs |= modality_balance(logs)
             self._sums.clear()
             self._counts.clear()
         super().log(logs, *args, **kwargs)
 
+    def write_card(self) -> bool:
+        """Have the README written by the callback that can, in place of PEFT's; False if there is none."""
+        cards = [one for one in self.callback_handler.callbacks if isinstance(one, ModelCard)]
+        if self.args.should_save:
+            for card in cards:
+                card.write_card(Path(str(self.args.output_dir)))
+        return bool(cards)
 
-def batch_metrics(output: ObjectiveOutput, policy: SequenceLogps) -> dict[str, Tensor]:
-    """What is logged of B rows, ``[B]`` each: terms, rewards and log-probabilities.
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """What the parent calls before an upload: our README, or the parent's where nothing writes one."""
+        if not self.write_card():
+            super().create_model_card(*args, **kwargs)
 
-    Args:
-        output: Loss and rewards.
-        policy: Log-probabilities under the model in training.
-    """
-    rewards = output.rewards
-    metrics = {f"loss/{name}": term for name, term in output.terms.items()}
-    metrics |= {f"rewards/{name}": reward for name, reward in rewards.items()}
-    metrics["rewards/margins"] = rewards["chosen"] - rewards["rejected"]
-    metrics["rewards/accuracies"] = (rewards["chosen"] > rewards["rejected"]).float()
-    metrics |= {"logps/chosen": policy.chosen, "logps/rejected": policy.rejected}
-    if policy.image_rejected is not None:
-        metrics["rewards/image_margins"] = rewards["chosen"] - rewards["image_rejected"]
-        metrics["rewards/image_accuracies"] = (rewards["chosen"] > rewards["image_rejected"]).float()
-        metrics["logps/image_rejected"] = policy.image_rejected
-    return metrics
+    def _balance(self, rewards: BySequence) -> dict[str, Tensor]:
+        """Let the balance take in a batch; the weights that the batch was trained with."""
+        assert self.balance is not None and rewards.rejected is not None
+        assert rewards.image_rejected is not None
+        text, image = self.balance.factors()
+        margins = torch.stack(
+            [(rewards.chosen - other).mean() for other in (rewards.rejected, rewards.image_rejected)]
+        )
+        self.balance.update(*self.accelerator.reduce(margins.float(), reduction="mean").tolist())
+        return {
+            "balance/text_weight": torch.full_like(rewards.chosen, self.loss.weights.text * text),
+            "balance/image_weight": torch.full_like(rewards.chosen, self.loss.weights.image * image),
+        }
 
-
-class MetricsFile(TrainerCallback):
-    """Writes every line that is logged to ``metrics.jsonl``."""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the file with what was logged before the checkpoint that is resumed, if one is."""
-        if state.is_world_process_zero:
-            write_jsonl(_metrics_path(args), state.log_history)
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Append the line."""
-        if state.is_world_process_zero and state.log_history:
-            append_jsonl(_metrics_path(args), [json.loads(json.dumps(state.log_history[-1]))])
-
-
-def _metrics_path(args: TrainingArguments) -> Path:
-    return Path(str(args.output_dir)) / METRICS_FILE
+    def _make_progress_readable(self) -> None:
+        """Metrics as a line for people, in place of the parent's dictionaries."""
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ReadableProgress())
