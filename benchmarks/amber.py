@@ -3,11 +3,12 @@
     NLTK_DATA=... python benchmarks/amber.py --data_dir AMBER/data --predictions ANSWERS.json
 
 The official procedure: for each answer ``nltk.word_tokenize``, ``nltk.pos_tag`` and a new lemmatiser, then
-two calls of a whole spaCy pipeline for each pair of a noun and an annotated word. It is timed on ``--official``
-answers, evenly spaced in the file, and scaled per answer. Ours: everything that ``mfpo score`` does with the
-same file, official and strict mode, intervals and the score file included, with the tools loaded; the table
-of synonyms, which is made once, is given apart. Both use the same pipeline (``--spacy_model``; the official
-script has ``en_core_web_lg``) and must agree in every count. Times are CPU seconds.
+two calls of a whole spaCy pipeline for each pair of a noun and an annotated word. It is timed on
+``--official`` answers, evenly spaced in the file, and scaled per answer. Ours: everything that ``mfpo
+score`` does with the same file, official and strict mode, intervals and the score file included, with the
+tools loaded; the table of synonyms, which is made once, is given apart. Both use the same pipeline
+(``--spacy_model``; the official script has ``en_core_web_lg``) and must agree in every count. Times are CPU
+seconds.
 
 How the time grows is measured on answers put together from the sentences of the file, no two alike, for a
 quarter, a half and all of AMBER's 1,004 pictures. The last line is one line of JSON.
