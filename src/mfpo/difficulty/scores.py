@@ -26,9 +26,10 @@ from mfpo.difficulty.config import ESTIMATORS, Precision
 from mfpo.difficulty.entropy import paper_entropy, token_mean_entropy
 from mfpo.difficulty.stages import levels
 from mfpo.errors import RowError, Skip
-from mfpo.models.logprobs import score_responses
+from mfpo.models.logprobs import PLAIN, Layout, score_responses
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
 from mfpo.records import PreferencePair
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ CODE = (
     "difficulty/entropy.py",
     "difficulty/scores.py",
     "models",
+    "preferences/collate.py",
     "preferences/encoding.py",
     "preferences/erase.py",
     "preferences/noise.py",
@@ -109,6 +111,7 @@ def compute_scores(
     *,
     batch_size: int,
     precision: Precision = "float32",
+    layout: Layout = PLAIN,
     progress: bool = True,
 ) -> tuple[ReferenceScores, list[Skip]]:
     """Score every row with the model as it is, in evaluation mode; the work is shared among processes.
@@ -120,6 +123,7 @@ def compute_scores(
         sequences: Sequences to score; ``chosen`` must be the first.
         batch_size: Rows at once.
         precision: ``mixed`` computes in bfloat16 whatever the weights are.
+        layout: How the sequences are laid out.
         progress: Whether to show a bar.
 
     Returns:
@@ -143,7 +147,7 @@ def compute_scores(
             encoded = _encode(rows, wanted, skips)
             if encoded:
                 numbers = _score_rows(
-                    model, list(encoded.values()), images, sequences, rows.encoder.pad_token_id
+                    model, list(encoded.values()), images, sequences, rows.encoder.pad_token_id, layout
                 )
                 mine.extend(zip(encoded, numbers, strict=True))
             bar.update(len(wanted))
@@ -174,9 +178,10 @@ def _score_rows(
     images: ImageEncoder,
     sequences: Sequence[SequenceKind],
     pad_token_id: int,
+    layout: Layout,
 ) -> list[dict[str, float]]:
     """Log-probability of each sequence and entropy by each estimator, for every row of one batch."""
-    batch = collate(rows, sequences, pad_token_id).to(next(model.parameters()).device)
+    batch = collate(rows, sequences, pad_token_id, layout).to(next(model.parameters()).device)
     scores = score_responses(model, batch, images, entropies=True)
     columns: dict[str, Tensor] = dict(zip(sequences, scores.logps.chunk(len(sequences)), strict=True))
     chosen = scores.first(len(rows))
@@ -191,13 +196,17 @@ def autocast_context(precision: Precision, device: torch.device) -> AbstractCont
 
 
 def fingerprint(
-    model: nn.Module, encoder: RowEncoder, rows: Iterable[PreferencePair], precision: Precision
+    model: nn.Module,
+    encoder: RowEncoder,
+    rows: Iterable[PreferencePair],
+    precision: Precision,
+    layout: Layout = PLAIN,
 ) -> str:
     """Sixteen hex digits that change with anything the scores depend on.
 
     That is every weight of the model and its configuration, the processor's template, tokens and image
-    settings, the length limit, the precision, each row with the noise it gets, the code and the libraries;
-    not the order of the rows.
+    settings, the length limit, the precision, the layout, each row with the noise it gets, the code and the
+    libraries; not the order of the rows.
     """
     processor: Any = encoder.processor
     config: Any = model.config
@@ -211,6 +220,7 @@ def fingerprint(
         "image_processor": processor.image_processor.to_json_string(),
         "max_length": encoder.max_length,
         "precision": precision,
+        "layout": asdict(layout),
         "rows": sorted(_row_digest(pair, encoder) for pair in rows),
     }
     digest = hashlib.sha256(weights_digest(model))

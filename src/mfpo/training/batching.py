@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from mfpo.difficulty.scores import ReferenceScores
 from mfpo.difficulty.stages import Stage
 from mfpo.errors import RowError, Skip, UserError
-from mfpo.models.logprobs import ResponseBatch
-from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind, collate
+from mfpo.models.logprobs import PLAIN, Layout, ResponseBatch
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
 from mfpo.training.objectives import SequenceLogps
 
 MAX_UNREADABLE = 20
@@ -172,10 +173,12 @@ class PreferenceCollator:
     Attributes:
         sequences: The kinds of sequences the objective needs.
         pad_token_id: Token that fills up shorter sequences.
+        layout: How the sequences are laid out.
     """
 
     sequences: tuple[SequenceKind, ...]
     pad_token_id: int
+    layout: Layout = PLAIN
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, TrainingBatch]:
         """``{"batch": ...}`` of B examples."""
@@ -187,7 +190,7 @@ class PreferenceCollator:
                 **{name: torch.tensor([row[name] for row in stored if row]) for name in self.sequences}
             )
         batch = TrainingBatch(
-            responses=collate(rows, self.sequences, self.pad_token_id),
+            responses=collate(rows, self.sequences, self.pad_token_id, self.layout),
             sequences=self.sequences,
             stages=torch.tensor([float(example.stage) for example in examples]),
             reference=reference,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from mfpo.difficulty.config import Estimator, StageOrder
+from mfpo.difficulty.config import Estimator, SharedPrefix, StageOrder
 from mfpo.records import Schedule, Scope
 
 ReferenceKind: TypeAlias = Literal["precomputed", "adapter", "copy"]
@@ -97,7 +97,11 @@ class TrainConfig:
     revision: str | None = None
     """Branch, tag or commit of the model on the Hub."""
     attn_implementation: str | None = None
-    """Attention kernel: sdpa, eager or flash_attention_2; the model's choice when not given."""
+    """Attention kernel: sdpa, eager, flex_attention or flash_attention_2; the model's choice when not
+    given."""
+    shared_prefix: SharedPrefix = "auto"
+    """Encode image and prompt once for all answers: auto (where a check on the first rows finds the numbers
+    of plain sequences), on (refuse if not) or off."""
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint."""
     resume_from_checkpoint: str | None = None

@@ -14,12 +14,13 @@ from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import check_writable, open_dataset
 from mfpo.difficulty.config import Precision
 from mfpo.difficulty.rank import FOLDER
-from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
+from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_scores, fingerprint
 from mfpo.difficulty.stages import plan_stages
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
+from mfpo.preferences.layouts import choose_layout
 from mfpo.training.arguments import checkpoint_to_resume, training_arguments
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
@@ -147,8 +148,11 @@ def set_up(
     precision = precision_of(vlm, config)
     args = training_arguments(config, precision, vlm.device)
     targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
+    autocast = autocast_context(precision, vlm.device)
+    choice = choose_layout(vlm.model, encoded, sequences, autocast, config.shared_prefix)
+    layout = choice.layout
     # Names the initial weights, so it is taken before an adapter joins them.
-    digest = fingerprint(vlm.model, encoder, rows, precision) if _needs_scores(config) else None
+    digest = fingerprint(vlm.model, encoder, rows, precision, layout) if _needs_scores(config) else None
     model = prepare_model(vlm.model, config, name=vlm.name)
     images = ImageEncoder(model, share=not (args.fsdp or args.deepspeed))
     reference = make_reference(config.reference, vlm.model, model, images)
@@ -161,7 +165,14 @@ def set_up(
         if scores is None:
             batch_size, bar = args.per_device_train_batch_size, not args.disable_tqdm
             scores, skips = compute_scores(
-                model, encoded, images, sequences, batch_size=batch_size, precision=precision, progress=bar
+                model,
+                encoded,
+                images,
+                sequences,
+                batch_size=batch_size,
+                precision=precision,
+                layout=layout,
+                progress=bar,
             )
             if args.should_save:
                 scores.save(own, digest)
@@ -174,7 +185,7 @@ def set_up(
         scores if config.reference == "precomputed" else None,
         sequences,
     )
-    collator = PreferenceCollator(sequences, encoder.pad_token_id)
+    collator = PreferenceCollator(sequences, encoder.pad_token_id, layout)
     trainer = PreferenceTrainer(
         model,
         args,
@@ -188,7 +199,8 @@ def set_up(
     first = collator([turns[t] for t in range(min(len(turns), args.per_device_train_batch_size))])["batch"]
     if at_start:
         check_first_loss(trainer, first, precision)
-    return trainer, skips, describe(trainer, first, lengths, targets)
+    report = describe(trainer, first, lengths, targets)
+    return trainer, skips, f"{report}\nlayout: {choice.reason}"
 
 
 def _check_ranges(config: TrainConfig) -> None:

@@ -118,6 +118,7 @@ class PreferenceTrainer(Trainer):
         batch: TrainingBatch = inputs["batch"]
         output, policy = self.evaluate_batch(model, batch)
         self._record(batch_metrics(output, policy) | {"stage": batch.stages})
+        self._record({"padding": torch.tensor([batch.responses.padding], device=output.loss.device)})
         self.skips.extend(batch.skips)
         loss = output.loss.mean()
         return (loss, output) if return_outputs else loss
