@@ -35,6 +35,13 @@ def collate(
     return batch
 
 
+def row_tokens(row: EncodedRow, sequences: Sequence[SequenceKind], layout: Layout) -> int:
+    """Tokens that the wanted sequences of a row take in a layout, without what pads them to their batch."""
+    prompts = len({kind == "image_rejected" for kind in sequences}) if layout.shared else len(sequences)
+    answers = sum(len(_response(row, kind)) for kind in sequences)
+    return prompts * len(row.prompt["input_ids"]) + answers
+
+
 def _response(row: EncodedRow, kind: SequenceKind) -> Tensor:
     return row.rejected if kind == "rejected" else row.chosen
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from mfpo.difficulty.scores import ReferenceScores
 from mfpo.difficulty.stages import Stage
 from mfpo.errors import RowError, Skip, UserError
 from mfpo.models.logprobs import PLAIN, Layout, ResponseBatch
-from mfpo.preferences.collate import collate
+from mfpo.preferences.collate import collate, row_tokens
 from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
 from mfpo.training.objectives import SequenceLogps
 
@@ -168,20 +169,47 @@ class TrainingBatch:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceCollator:
-    """Examples to a batch, under the one key that the trainer passes on.
+    """Examples to the batches of one step.
 
     Attributes:
         sequences: The kinds of sequences the objective needs.
         pad_token_id: Token that fills up shorter sequences.
         layout: How the sequences are laid out.
+        max_tokens: Tokens of a forward pass; examples that are more become several batches. None sets no
+            limit.
     """
 
     sequences: tuple[SequenceKind, ...]
     pad_token_id: int
     layout: Layout = PLAIN
+    max_tokens: int | None = None
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, TrainingBatch]:
-        """``{"batch": ...}`` of B examples."""
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """``{"batch": ...}`` of B examples, or of a part of them, with the other parts under ``"more"``."""
+        first, *more = (self._batch(part) for part in self._parts(examples))
+        return {"batch": first, "more": more} if more else {"batch": first}
+
+    def _parts(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """The examples in as few parts within the limit as first-fit decreasing finds."""
+        if self.max_tokens is None:
+            return [list(examples)]
+        parts: list[list[Example]] = []
+        used: list[int] = []
+        for example in sorted(examples, key=self._tokens, reverse=True):
+            tokens = self._tokens(example)
+            fits = (number for number, sum_ in enumerate(used) if sum_ + tokens <= self.max_tokens)
+            number = next(fits, len(parts))
+            if number == len(parts):
+                parts.append([])
+                used.append(0)
+            parts[number].append(example)
+            used[number] += tokens
+        return parts
+
+    def _tokens(self, example: Example) -> int:
+        return row_tokens(example.row, self.sequences, self.layout)
+
+    def _batch(self, examples: Sequence[Example]) -> TrainingBatch:
         rows = [example.row for example in examples]
         stored = [example.reference for example in examples]
         reference = None
@@ -189,7 +217,7 @@ class PreferenceCollator:
             reference = SequenceLogps(
                 **{name: torch.tensor([row[name] for row in stored if row]) for name in self.sequences}
             )
-        batch = TrainingBatch(
+        return TrainingBatch(
             responses=collate(rows, self.sequences, self.pad_token_id, self.layout),
             sequences=self.sequences,
             stages=torch.tensor([float(example.stage) for example in examples]),
@@ -197,4 +225,3 @@ class PreferenceCollator:
             ids=[row.id for row in rows],
             skips=[skip for example in examples for skip in example.skips],
         )
-        return {"batch": batch}

@@ -60,6 +60,9 @@ class TrainConfig:
     """Optimizer steps of the whole training, in place of num_train_epochs; shared among stages by size."""
     per_device_train_batch_size: int = 4
     """Rows in a forward pass; each is two or three sequences."""
+    max_tokens: int | None = None
+    """Tokens of a forward pass, images included; more rows than fit are passed one part after the other, with
+    the gradients of all together. With prompts shared a row takes its two prompts and three responses."""
     gradient_accumulation_steps: int = 4
     """Forward passes for each optimizer step."""
     max_length: int | None = 2048
