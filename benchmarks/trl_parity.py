@@ -125,7 +125,9 @@ def our_trainer(
     """Our trainer, and a function that makes its reference pass."""
     config = train_config(mode, batch_size, folder)
     model = prepare_model(vlm.model, config, name="model")
-    set_tree_attention(model, True)
+    for part in (model, reference):
+        if part is not None:
+            set_tree_attention(part, True)
     rows = EncodedRows(pairs, RowEncoder(vlm.processor, rejected_image=False))
     images = ImageEncoder(model)
     order = [Turn(i, 1) for _ in range(EPOCHS) for i in range(len(pairs))]

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 TREE_ATTENTION = "sdpa_trees"
 """Name under which `transformers` finds the attention over trees; without trees it is plain ``sdpa``."""
-MASKED_KERNELS = ("eager", "flex_attention")
-"""Other attention kernels that take the trees as a mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +210,6 @@ def tree_inputs(model: nn.Module, forest: Forest, device: torch.device, dtype: t
         return {"attention_mask": torch.zeros(1, 1, 1, 1, device=device), "forest": forest}
     if kernel == "flex_attention":
         return {"attention_mask": forest.block_mask(device)}
-    if kernel == "eager":
+    if kernel in ("eager", "sdpa"):
         return {"attention_mask": forest.dense_mask(device, dtype)}
     raise ValueError(f"the attention kernel {kernel} cannot share a prompt; sdpa can")
