@@ -9,7 +9,8 @@ import torch
 from mfpo.data.images import open_image
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder, parameter_parts
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder
 from mfpo.records import Noise
 from other_models import llava_next, qwen2_vl
 from preference_rows import make_pair, png

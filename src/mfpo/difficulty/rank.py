@@ -8,11 +8,12 @@ from pathlib import Path
 from mfpo.data.files import write_jsonl
 from mfpo.data.folder import open_dataset
 from mfpo.difficulty.config import Precision, RankConfig
-from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
+from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_scores, fingerprint
 from mfpo.errors import UserError
 from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder
+from mfpo.preferences.layouts import choose_layout
 
 FOLDER = "reference"
 """Folder of a dataset, or of a training run, that holds scores."""
@@ -69,7 +70,9 @@ def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult:
         dataset, RowEncoder(vlm.processor, max_length=config.max_length, noise=noise), cache_bytes=0
     )
     folder = Path(config.dataset) / FOLDER
-    name = fingerprint(vlm.model, rows.encoder, dataset, precision)
+    autocast = autocast_context(precision, vlm.device)
+    choice = choose_layout(vlm.model, rows, SEQUENCES, autocast, config.shared_prefix)
+    name = fingerprint(vlm.model, rows.encoder, dataset, precision, choice.layout)
     if not config.overwrite and (stored := ReferenceScores.load(folder, name)) is not None:
         return RankResult(name, stored, len(dataset) - len(stored.ids), reused=True)
     scores, skips = compute_scores(
@@ -79,6 +82,7 @@ def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult:
         SEQUENCES,
         batch_size=config.per_device_batch_size,
         precision=precision,
+        layout=choice.layout,
     )
     if not scores.ids:
         raise UserError(

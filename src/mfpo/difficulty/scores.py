@@ -27,9 +27,10 @@ from mfpo.difficulty.entropy import paper_entropy, token_mean_entropy
 from mfpo.difficulty.ragged import Ragged, is_ragged, ragged_from_tensors, ragged_to_tensors
 from mfpo.difficulty.stages import levels
 from mfpo.errors import RowError, Skip
-from mfpo.models.logprobs import score_responses
+from mfpo.models.logprobs import PLAIN, Layout, score_responses
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
 from mfpo.records import PreferencePair
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ CODE = (
     "difficulty/entropy.py",
     "difficulty/scores.py",
     "models",
+    "preferences/collate.py",
     "preferences/encoding.py",
     "preferences/erase.py",
     "preferences/noise.py",
@@ -119,6 +121,7 @@ def compute_scores(
     *,
     batch_size: int,
     precision: Precision = "float32",
+    layout: Layout = PLAIN,
     progress: bool = True,
     tokens: bool = False,
 ) -> tuple[ReferenceScores, list[Skip]]:
@@ -131,6 +134,7 @@ def compute_scores(
         sequences: Sequences to score; ``chosen`` must be the first.
         batch_size: Rows at once.
         precision: ``mixed`` computes in bfloat16 whatever the weights are.
+        layout: How the sequences are laid out.
         progress: Whether to show a bar.
         tokens: Whether the log-probability of each token is kept.
 
@@ -155,7 +159,13 @@ def compute_scores(
             encoded = _encode(rows, wanted, skips)
             if encoded:
                 scored = _score_rows(
-                    model, list(encoded.values()), images, sequences, rows.encoder.pad_token_id, tokens
+                    model,
+                    list(encoded.values()),
+                    images,
+                    sequences,
+                    rows.encoder.pad_token_id,
+                    layout,
+                    tokens,
                 )
                 mine.extend(zip(encoded, scored, strict=True))
             bar.update(len(wanted))
@@ -200,10 +210,11 @@ def _score_rows(
     images: ImageEncoder,
     sequences: Sequence[SequenceKind],
     pad_token_id: int,
+    layout: Layout,
     tokens: bool,
 ) -> list[RowScores]:
     """Log-probability of each sequence and entropy by each estimator, for every row of one batch."""
-    batch = collate(rows, sequences, pad_token_id).to(next(model.parameters()).device)
+    batch = collate(rows, sequences, pad_token_id, layout).to(next(model.parameters()).device)
     scores = score_responses(model, batch, images, entropies=True)
     columns: dict[str, Tensor] = dict(zip(sequences, scores.logps.chunk(len(sequences)), strict=True))
     chosen = scores.first(len(rows))
@@ -227,13 +238,17 @@ def autocast_context(precision: Precision, device: torch.device) -> AbstractCont
 
 
 def fingerprint(
-    model: nn.Module, encoder: RowEncoder, rows: Iterable[PreferencePair], precision: Precision
+    model: nn.Module,
+    encoder: RowEncoder,
+    rows: Iterable[PreferencePair],
+    precision: Precision,
+    layout: Layout = PLAIN,
 ) -> str:
     """Sixteen hex digits that change with anything the scores depend on.
 
     That is every weight of the model and its configuration, the processor's template, tokens and image
-    settings, the length limit, the precision, each row with the noise it gets, the code and the libraries;
-    not the order of the rows.
+    settings, the length limit, the precision, the layout, each row with the noise it gets, the code and the
+    libraries; not the order of the rows.
     """
     processor: Any = encoder.processor
     config: Any = model.config
@@ -247,6 +262,7 @@ def fingerprint(
         "image_processor": processor.image_processor.to_json_string(),
         "max_length": encoder.max_length,
         "precision": precision,
+        "layout": asdict(layout),
         "rows": sorted(_row_digest(pair, encoder) for pair in rows),
     }
     digest = hashlib.sha256(weights_digest(model))

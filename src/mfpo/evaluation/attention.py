@@ -26,7 +26,8 @@ from mfpo.evaluation.statistics import Metric
 from mfpo.models.image_tokens import image_token_id, overview_tokens, token_coverage
 from mfpo.models.load import VLM
 from mfpo.models.vision import ImageEncoder, unwrap
-from mfpo.preferences.encoding import EncodedRow, RowEncoder, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import EncodedRow, RowEncoder
 from mfpo.preferences.rejected import picture_of, rejected_inputs
 from mfpo.records import Noise, PreferencePair, text_of
 

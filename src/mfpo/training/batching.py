@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from torch.utils.data import Dataset
 from mfpo.difficulty.scores import ReferenceScores
 from mfpo.difficulty.stages import Stage
 from mfpo.errors import RowError, Skip, UserError
-from mfpo.models.logprobs import ResponseBatch, ResponseScores
-from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind, collate
+from mfpo.models.logprobs import PLAIN, Layout, ResponseBatch, ResponseScores
+from mfpo.preferences.collate import collate, row_tokens
+from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
 from mfpo.training.objectives import Answers, BySequence, SequenceLogps
 from mfpo.training.segments import changed_segments
 
@@ -199,25 +201,54 @@ class TrainingBatch:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceCollator:
-    """Examples to a batch, under the one key that the trainer passes on.
+    """Examples to the batches of one step.
 
     Attributes:
         sequences: The kinds of sequences the objective needs.
         pad_token_id: Token that fills up shorter sequences.
+        layout: How the sequences are laid out.
+        max_tokens: Tokens of a forward pass; examples that are more become several batches. None sets no
+            limit.
         eos_token_id: Token that ends an answer.
         segments: Whether the objective needs the changed segments of the answers.
     """
 
     sequences: tuple[SequenceKind, ...]
     pad_token_id: int
+    layout: Layout = PLAIN
+    max_tokens: int | None = None
     eos_token_id: int = -1
     segments: bool = False
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, TrainingBatch]:
-        """``{"batch": ...}`` of B examples."""
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """``{"batch": ...}`` of B examples, or of a part of them, with the other parts under ``"more"``."""
+        first, *more = (self._batch(part) for part in self._parts(examples))
+        return {"batch": first, "more": more} if more else {"batch": first}
+
+    def _parts(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """The examples in as few parts within the limit as first-fit decreasing finds."""
+        if self.max_tokens is None:
+            return [list(examples)]
+        parts: list[list[Example]] = []
+        used: list[int] = []
+        for example in sorted(examples, key=self._tokens, reverse=True):
+            tokens = self._tokens(example)
+            fits = (number for number, sum_ in enumerate(used) if sum_ + tokens <= self.max_tokens)
+            number = next(fits, len(parts))
+            if number == len(parts):
+                parts.append([])
+                used.append(0)
+            parts[number].append(example)
+            used[number] += tokens
+        return parts
+
+    def _tokens(self, example: Example) -> int:
+        return row_tokens(example.row, self.sequences, self.layout)
+
+    def _batch(self, examples: Sequence[Example]) -> TrainingBatch:
         rows = [example.row for example in examples]
-        responses = collate(rows, self.sequences, self.pad_token_id)
-        batch = TrainingBatch(
+        responses = collate(rows, self.sequences, self.pad_token_id, self.layout)
+        return TrainingBatch(
             responses=responses,
             sequences=self.sequences,
             stages=torch.tensor([float(example.stage) for example in examples]),
@@ -227,7 +258,6 @@ class PreferenceCollator:
             eos_token_id=self.eos_token_id,
             skips=[skip for example in examples for skip in example.skips],
         )
-        return {"batch": batch}
 
     def _reference(self, examples: Sequence[Example], length: int) -> SequenceLogps | None:
         """Stored log-probabilities of the examples; those of tokens padded with 0 to ``length``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from mfpo.difficulty.config import Estimator, StageOrder
+from mfpo.difficulty.config import Estimator, SharedPrefix, StageOrder
 from mfpo.records import Schedule, Scope
 
 ReferenceKind: TypeAlias = Literal["precomputed", "adapter", "copy"]
@@ -125,6 +125,9 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
     """Optimizer steps of the whole training, in place of num_train_epochs; shared among stages by size."""
     per_device_train_batch_size: int = 4
     """Rows in a forward pass; each is two or three sequences."""
+    max_tokens: int | None = None
+    """Tokens of a forward pass, images included; more rows than fit are passed one part after the other, with
+    the gradients of all together. With prompts shared a row takes its two prompts and three responses."""
     gradient_accumulation_steps: int = 4
     """Forward passes for each optimizer step."""
     max_length: int | None = 2048
@@ -154,7 +157,11 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
     revision: str | None = None
     """Branch, tag or commit of the model on the Hub."""
     attn_implementation: str | None = None
-    """Attention kernel: sdpa, eager or flash_attention_2; the model's choice when not given."""
+    """Attention kernel: sdpa, eager, flex_attention or flash_attention_2; the model's choice when not
+    given."""
+    shared_prefix: SharedPrefix = "auto"
+    """Encode image and prompt once for all answers: auto (where a check on the first rows finds the numbers
+    of plain sequences), on (refuse if not) or off."""
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint."""
     resume_from_checkpoint: str | None = None

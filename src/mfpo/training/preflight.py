@@ -174,12 +174,10 @@ def _describe_start(loss: Loss) -> str:
 def _describe_row(batch: TrainingBatch, processor: Any) -> list[str]:
     """The first row of a batch as the model reads it; image tokens are counted, not shown."""
     token = _image_token_id(processor)
-    inputs, size = batch.responses.inputs, len(batch.ids)
+    size = len(batch.ids)
     lines = [f"row {batch.ids[0]}, stage {batch.stages[0].item():.0f}:"]
     for number, kind in enumerate(batch.sequences):
-        mask = inputs["attention_mask"][number * size].bool()
-        ids = inputs["input_ids"][number * size][mask].tolist()
-        picture = batch.responses.images[batch.responses.image_of[number * size]]
+        ids, picture = batch.responses.sequence(number * size)
         text = processor.tokenizer.decode([other for other in ids if other != token])
         shape = "x".join(str(side) for side in picture.tensors["pixel_values"].shape)
         lines.append(f"  {kind} ({ids.count(token)} image tokens, pixel_values {shape}): {text!r}")

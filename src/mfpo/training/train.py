@@ -14,12 +14,14 @@ from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import check_writable, open_dataset
 from mfpo.difficulty.config import Precision
 from mfpo.difficulty.rank import FOLDER
-from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
+from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_scores, fingerprint
 from mfpo.difficulty.stages import plan_stages
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
+from mfpo.models.logprobs import Layout
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
+from mfpo.preferences.layouts import choose_layout
 from mfpo.training.arguments import checkpoint_to_resume, reporters, training_arguments
 from mfpo.training.balance import ModalityBalance
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
@@ -169,10 +171,13 @@ def set_up(
     precision = precision_of(vlm, config)
     args = training_arguments(config, precision, vlm.device)
     targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
+    autocast = autocast_context(precision, vlm.device)
+    choice = choose_layout(vlm.model, encoded, sequences, autocast, config.shared_prefix)
+    layout = choice.layout
     # Names the initial weights, so it is taken before an adapter joins them.
     stored, tokens = _uses_stored(config, loss), loss.reference_detail == "tokens"
     needs_scores = stored or config.stages in ("easy_to_hard", "hard_to_easy")
-    digest = fingerprint(vlm.model, encoder, rows, precision) if needs_scores else None
+    digest = fingerprint(vlm.model, encoder, rows, precision, layout) if needs_scores else None
     model = prepare_model(vlm.model, config, name=vlm.name)
     images = ImageEncoder(model, share=not (args.fsdp or args.deepspeed))
     reference = make_reference(config.reference, vlm.model, model, images, detail=loss.reference_detail)
@@ -182,7 +187,7 @@ def set_up(
     if digest is not None:
         folders = [Path(config.output_dir) / FOLDER, *([stored_scores] if stored_scores else [])]
         scores, skips = _reference_pass(
-            model, encoded, images, sequences, args, folders, digest, precision, stored and tokens
+            model, encoded, images, sequences, args, folders, digest, precision, layout, stored and tokens
         )
     turns = TurnDataset(
         encoded,
@@ -194,6 +199,8 @@ def set_up(
     collator = PreferenceCollator(
         sequences,
         encoder.pad_token_id,
+        layout,
+        config.max_tokens,
         eos_token_id=vlm.tokenizer.eos_token_id,
         segments=loss.objective.segments,
     )
@@ -212,7 +219,8 @@ def set_up(
     first = collator([turns[t] for t in range(min(len(turns), args.per_device_train_batch_size))])["batch"]
     if at_start:
         check_first_loss(trainer, first, precision)
-    return trainer, skips, describe(trainer, first, lengths, targets)
+    report = describe(trainer, first, lengths, targets)
+    return trainer, skips, f"{report}\nlayout: {choice.reason}"
 
 
 def _reference_pass(
@@ -224,6 +232,7 @@ def _reference_pass(
     folders: Sequence[Path],
     digest: str,
     precision: Precision,
+    layout: Layout,
     tokens: bool,
 ) -> tuple[ReferenceScores, list[Skip]]:
     """Stored scores where there are some, else those of a pass, stored in the first folder; rows without."""
@@ -238,6 +247,7 @@ def _reference_pass(
         sequences,
         batch_size=args.per_device_train_batch_size,
         precision=precision,
+        layout=layout,
         progress=not args.disable_tqdm,
         tokens=tokens,
     )
@@ -254,6 +264,14 @@ def _check_ranges(config: TrainConfig) -> None:
     for name in ("use_dora", "use_rslora", "load_in_4bit"):
         if getattr(config, name) and not config.use_lora:
             raise UserError("it is a setting of the adapter", where=f"--{name}", fix="add --use_lora")
+    if config.max_tokens is not None and config.max_tokens < 1:
+        raise UserError(f"must be at least 1, not {config.max_tokens}", where="--max_tokens")
+    if config.max_tokens is not None and any(config.trainer.get(name) for name in ("fsdp", "deepspeed")):
+        raise UserError(
+            "processes that share their parameters must make the same number of forward passes",
+            where=f"--max_tokens {config.max_tokens}",
+            fix="set --per_device_train_batch_size instead",
+        )
     if config.max_steps == 0:
         raise UserError(
             "there is nothing to train", where="--max_steps 0", fix="give a number above 0, or -1 for epochs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,18 +98,33 @@ class PreferenceTrainer(Trainer):
         context: AbstractContextManager[Any] = self.accelerator.autocast()
         return context
 
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Forward and backward over the batches of a step, whose gradients are those of all its rows."""
+        batches = [inputs["batch"], *inputs.get("more", ())]
+        total = sum(len(batch.ids) for batch in batches)
+        losses = []
+        for number, batch in enumerate(batches, start=1):
+            last = number == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                part = {"batch": batch, "share": len(batch.ids) / total}
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
+
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """Mean loss of the rows of a batch."""
+        """Mean loss of the rows of a batch, times their share of the rows of the step."""
         batch: TrainingBatch = inputs["batch"]
         output, policy = self.evaluate_batch(model, batch)
         metrics = batch_metrics(output, policy) | {"stage": batch.stages}
         if self.balance is not None and output.rewards is not None:
             metrics |= self._balance(output.rewards)
         self._record(metrics)
+        self._record({"padding": torch.tensor([batch.responses.padding], device=output.loss.device)})
         self.skips.extend(batch.skips)
-        loss = output.loss.mean()
+        loss = output.loss.mean() * inputs.get("share", 1.0)
         return (loss, output) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
