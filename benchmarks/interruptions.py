@@ -145,7 +145,7 @@ def kill_worker(build: subprocess.Popen, chance: random.Random) -> bool:
         for child in psutil.Process(build.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 line = " ".join(child.cmdline())
-                if "spawn_main" in line or line.startswith("ray::MapWorker"):
+                if "spawn_main" in line or line.startswith("ray::_Host"):
                     workers.append(child)
         if workers:
             chance.choice(workers).kill()

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+LONGEST_DETAIL = 1000
+"""Characters of a skipped row's explanation; rows may hold a million."""
+
 
 class UserError(Exception):
     """A mistake in the input or the settings, told without a traceback.
@@ -49,12 +52,20 @@ class Skip:
     Attributes:
         where: File and line or row of the source, for example ``pairs.jsonl:7``.
         reason: Short machine-readable reason, for example ``missing-image``; the counts are grouped by it.
-        detail: What exactly was wrong, for a person.
+        detail: What exactly was wrong, for a person; what rows hold is quoted so that any file can hold it,
+            and cut when it is long.
     """
 
     where: str
     reason: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("where", "detail"):
+            text = getattr(self, name)
+            if len(text) > LONGEST_DETAIL:
+                text = f"{text[:LONGEST_DETAIL]}..."
+            object.__setattr__(self, name, text.encode(errors="backslashreplace").decode())
 
     def to_dict(self) -> dict[str, str]:
         """The record as a JSON object."""

@@ -40,6 +40,20 @@ def test_table_names_versions_and_says_ready(capsys: pytest.CaptureFixture[str])
     assert "ready: `mfpo demo`" in out
 
 
+def test_missing_benchmark_tools_are_told_with_the_cure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nltk
+
+    monkeypatch.delenv("NLTK_DATA", raising=False)
+    monkeypatch.setattr(nltk.data, "path", [])
+    assert main(["doctor", "--json"]) == 0
+    found = findings(capsys)["NLTK data"]
+    assert found["status"] == "info"
+    assert "unofficial numbers" in found["detail"]
+    assert "python -m nltk.downloader averaged_perceptron_tagger_eng punkt_tab wordnet" in found["detail"]
+
+
 def test_missing_and_outdated_packages_fail(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

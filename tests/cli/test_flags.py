@@ -183,3 +183,32 @@ def test_inherited_fields_keep_their_explanation() -> None:
         pass
 
     assert settings_of(Extended)["learning_rate"].help == "Peak learning rate."
+
+
+@dataclass(frozen=True)
+class PaintSettings:
+    """What a group declares."""
+
+    colour: str = "red"
+    """Which colour."""
+
+
+@dataclass(frozen=True)
+class GroupedConfig(PaintSettings):
+    """Settings of a verb, some of them from a group."""
+
+    size: int = 3
+    """How large."""
+
+
+def test_groups_are_headings_and_no_prefixes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    verb = Verb("grouped", f"{__name__}:GroupedConfig", f"{__name__}:run", "try groups", "tests")
+    path = tmp_path / "g.yaml"
+    path.write_text("colour: blue\nsize: 4\n")
+    assert parse_config(verb, ["--config", str(path), "--size", "5"]) == GroupedConfig("blue", 5)
+    save_config(GroupedConfig("green", 1), path)
+    assert parse_config(verb, ["--config", str(path)]) == GroupedConfig("green", 1)
+    with pytest.raises(SystemExit):
+        parse_config(verb, ["--help"])
+    shown = capsys.readouterr().out
+    assert "paint options" in shown and "--colour" in shown and "Which colour." in shown

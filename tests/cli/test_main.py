@@ -52,7 +52,7 @@ def _fail_verb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 REAL_VERBS = [
-    *("doctor", "demo", "scenes", "build", "browse", "rank", "train"),
+    *("doctor", "demo", "scenes", "build", "browse", "rank", "train", "export"),
     *("generate", "score", "eval", "compare", "probe", "report", "experiment"),
 ]
 

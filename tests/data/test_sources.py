@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mfpo.data.sources import read_source
+from mfpo.data.source_config import SourceConfig
+from mfpo.data.sources import read_source as read_config
 from mfpo.errors import Skip, UserError
 from mfpo.records import Sample, text_of, user_message
 
@@ -22,6 +23,10 @@ def jsonl(path: Path, rows: list[Any]) -> str:
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.write_text("\n".join(lines) + "\n")
     return str(path)
+
+
+def read_source(dataset: str, image_dir: str | None = None, **settings: Any) -> Iterator[Sample | Skip]:
+    return read_config(SourceConfig(dataset=dataset, image_dir=image_dir, **settings))
 
 
 def samples(dataset: str, image_dir: str | None = None) -> list[Sample]:
@@ -306,7 +311,7 @@ def test_wrong_columns_suggest_a_renaming(tmp_path: Path) -> None:
 
 def test_a_long_foreign_file_is_given_up_early(tmp_path: Path) -> None:
     dataset = jsonl(tmp_path / "p.jsonl", [{"a": 1}] * 150 + [PLAIN])
-    with pytest.raises(UserError, match="fit no known format"):
+    with pytest.raises(UserError, match="fit no known layout"):
         list(read_source(dataset))
 
 

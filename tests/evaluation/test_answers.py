@@ -12,8 +12,10 @@ import torch
 
 from mfpo.errors import UserError
 from mfpo.evaluation import score
-from mfpo.evaluation.answers import model_fingerprint, provenance_path, read_answers, run_generate
+from mfpo.evaluation.answers import read_answers, run_generate
 from mfpo.evaluation.config import EvalConfig, GenerateConfig, ScoreConfig
+from mfpo.evaluation.engines import local
+from mfpo.evaluation.provenance import model_fingerprint, provenance_path
 from mfpo.evaluation.results import ScoreResult
 from mfpo.models import generation
 from mfpo.models.load import load_vlm
@@ -62,7 +64,7 @@ def test_a_file_that_was_cut_off_is_continued(again: GenerateConfig, kept_bytes:
     asked = []
     generate_batches = generation.generate_batches
     monkeypatch.setattr(
-        generation,
+        local,
         "generate_batches",
         lambda *args, **kw: asked.extend(kw["ids"]) or generate_batches(*args, **kw),
     )
@@ -72,7 +74,7 @@ def test_a_file_that_was_cut_off_is_continued(again: GenerateConfig, kept_bytes:
 
 
 def test_nothing_is_asked_again_when_all_is_answered(again: GenerateConfig, monkeypatch) -> None:
-    monkeypatch.setattr(generation, "generate_batches", None)
+    monkeypatch.setattr(local, "generate_batches", None)
     before = Path(again.output_file).read_bytes()
     run_generate(again)
     assert Path(again.output_file).read_bytes() == before

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 
 from mfpo.errors import UserError
-from mfpo.evaluation.compare import compare_runs, run, stars
+from mfpo.evaluation.compare import run
+from mfpo.evaluation.comparison import compare_runs
+from mfpo.evaluation.comparison_tables import cells, notes, stars, to_csv, to_html
 from mfpo.evaluation.config import CompareConfig
 from mfpo.evaluation.results import score_result
 from mfpo.evaluation.statistics import Metric
@@ -52,9 +55,9 @@ def test_values_differences_and_significance(before: str, after: str) -> None:
     assert difference.low < -30
     assert -50 < difference.high < -30 + 1
     assert difference.p_value < 0.001
-    assert comparison.rows()[0][2].splitlines()[1].startswith("-40.0 [")
-    assert comparison.rows()[0][2].endswith("]***")
-    assert comparison.rows()[2] == ["never", "–", "–\n–"]
+    assert cells(comparison)[0][2].splitlines()[1].startswith("-40.0 [")
+    assert cells(comparison)[0][2].endswith("]***")
+    assert cells(comparison)[2] == ["never", "–", "–\n–"]
 
 
 def test_terminal_and_markdown(before: str, after: str, tmp_path: Path, capsys) -> None:
@@ -86,7 +89,7 @@ def test_runs_are_compared_on_the_items_they_share(before: str, tmp_path: Path) 
     (comparison,) = compare_runs([before, other])
     assert (comparison.num_items, comparison.num_left_out) == (50, 100)
     assert [found["error"].value for found in comparison.estimates] == [20, 0]
-    assert "100 items that not all runs have are left out" in comparison.to_markdown()
+    assert "100 items that not all runs have are left out" in " ".join(notes(comparison))
 
 
 def test_every_benchmark_that_the_runs_share_is_compared(before: str, after: str) -> None:
@@ -125,3 +128,45 @@ def test_mistakes_are_told(before: str, after: str, tmp_path: Path) -> None:
 )
 def test_stars(p: float, marks: str) -> None:
     assert stars(p) == marks
+
+
+def test_latex_is_escaped_and_complete(before: str, tmp_path: Path) -> None:
+    other = save(tmp_path / "50%_off", [1] * 20 + [0] * 80)
+    output = tmp_path / "table.tex"
+    run(CompareConfig(runs=[before, other], metrics=("error",), output_file=str(output)))
+    text = output.read_text()
+    assert r" & sft & 50\%\_off \\" in text
+    assert r"error $\downarrow$ & 60.0 [" in text
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+    # The difference stands on a line of its own under the value.
+    assert any(line.strip().startswith("&  & -40.0 [") for line in text.splitlines())
+
+
+def test_html_escapes_names_and_marks_what_is_better(before: str, tmp_path: Path) -> None:
+    other = save(tmp_path / "<b>x", [1] * 20 + [0] * 80)
+    text = to_html(compare_runs([before, other]))
+    assert "<b>" not in text
+    assert "&lt;b&gt;x" in text
+    assert text.count('class="better"') == 1
+
+
+def test_csv_has_a_line_for_each_metric_and_run(before: str, after: str) -> None:
+    lines = list(csv.DictReader(to_csv(compare_runs([before, after])).splitlines()))
+    assert [(line["metric"], line["run"]) for line in lines[:2]] == [("error", "sft"), ("error", "mfpo-0.5")]
+    assert float(lines[1]["difference"]) == -40
+    assert lines[0]["difference"] is None or lines[0]["difference"] == ""
+
+
+def test_an_unknown_format_is_refused_before_any_work(before: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ending"):
+        run(CompareConfig(runs=["nowhere"], output_file=str(tmp_path / "table.docx")))
+
+
+def test_a_small_set_says_what_it_cannot_show(before: str, after: str, tmp_path: Path) -> None:
+    (comparison,) = compare_runs([before, after], metrics=["error"])
+    # Of 100 rows 40 get better by one: the paired difference has a standard error of
+    # sqrt(0.4 * 0.6 / 100) = 4.9 points, of which 2.8 can be found four times in five.
+    assert comparison.differences[0]["error"].detectable == pytest.approx(2.8 * 4.9, rel=0.06)
+    assert "Only 100 independent groups" in " ".join(notes(comparison))
+    large = [save(tmp_path / name, [0, 1] * 300) for name in ("a", "b")]
+    assert "Only" not in " ".join(notes(compare_runs(large)[0]))

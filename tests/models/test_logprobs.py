@@ -6,7 +6,8 @@ import torch
 from mfpo.models.load import load_vlm
 from mfpo.models.logprobs import IGNORE, score_responses, scores_from_logits
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder
 from preference_rows import make_pairs
 
 

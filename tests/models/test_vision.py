@@ -5,7 +5,8 @@ import torch
 from mfpo.models.load import load_vlm
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder, batch_images, parameter_parts
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder
 from preference_rows import make_pairs
 
 

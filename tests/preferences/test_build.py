@@ -399,7 +399,7 @@ def test_a_source_without_one_usable_row(source: Source, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"no row can be used \(1 missing-image\)"):
         build_dataset(source.config(tmp_path / "out"))
     source.lines = ['{"a": 1}']
-    with pytest.raises(UserError, match="fit no known format; found a;"):
+    with pytest.raises(UserError, match="fit no known layout; found a;"):
         build_dataset(source.config(tmp_path / "out"))
 
 

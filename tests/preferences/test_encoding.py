@@ -10,7 +10,8 @@ from mfpo.data.images import open_image
 from mfpo.errors import RowError
 from mfpo.models.load import load_processor
 from mfpo.models.logprobs import IGNORE
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder
 from mfpo.preferences.regions.masks import encode_rle
 from mfpo.preferences.rejected import rejected_inputs
 from mfpo.records import ImageSource, Noise, Region, assistant_message, user_message

@@ -53,3 +53,35 @@ def test_ray_makes_the_same_rows(config: BuildConfig, tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="cannot be read"):
         build_dataset(missing)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_picture_that_takes_its_actor_down_each_time_costs_its_row(
+    config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    (tmp_path / "deadly.py").write_text(
+        "import os\n"
+        "class Deadly:\n"
+        "    def segment(self, image, keywords, *, name=None):\n"
+        "        if name.endswith('/3.png'):\n"
+        "            os._exit(9)\n"
+        "        return []\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    build_dataset(
+        replace(
+            config,
+            annotations=None,
+            regions="deadly:Deadly",
+            output_dir=str(tmp_path / "out"),
+            engine="ray",
+            num_workers=1,
+            max_workers=2,
+        )
+    )
+    skips = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
+    assert sorted(skip["reason"] for skip in skips) == ["truncated-image", "worker-died"]
+    assert next(skip["where"] for skip in skips if skip["reason"] == "worker-died") == "pairs.jsonl:4"

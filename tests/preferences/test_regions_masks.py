@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
@@ -15,6 +16,7 @@ from mfpo.preferences.regions.masks import (
     encode_rle,
     polygon_mask,
     union_mask,
+    union_share,
 )
 from mfpo.records import Region
 
@@ -70,6 +72,18 @@ def test_union() -> None:
     assert union_mask([], (4, 6)).shape == (4, 6) and not union_mask([], (4, 6)).any()
     with pytest.raises(ValueError, match=r"of \(4, 6\)"):
         union_mask([region(left)], (6, 4))
+
+
+@given(st.lists(arrays(bool, (5, 7)), max_size=4))
+def test_the_share_of_a_union_is_that_of_its_pixels(masks: list[NDArray[np.bool_]]) -> None:
+    regions = [Region("k", (0, 0, 7, 5), 1.0, encode_rle(mask), (5, 7)) for mask in masks]
+    assert union_share(regions, (5, 7)) == pytest.approx(union_mask(regions, (5, 7)).mean())
+
+
+def test_the_share_of_a_region_of_another_size_is_refused() -> None:
+    region = Region("k", (0, 0, 7, 5), 1.0, encode_rle(np.ones((5, 7), dtype=bool)), (5, 7))
+    with pytest.raises(ValueError, match="doesn't fill"):
+        union_share([region], (7, 5))
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from mfpo.data.folder import DatasetWriter
@@ -74,7 +73,7 @@ def parse(path: Path) -> Page:
 
 
 def assert_self_contained(path: Path) -> Page:
-    """Nothing on the page loads anything, and nothing but the page's own script runs."""
+    """Nothing on the page loads anything, and nothing but the page's own script runs; data are no scripts."""
     page = parse(path)
     for tag, attributes in page.tags:
         for name, value in attributes.items():
@@ -83,41 +82,22 @@ def assert_self_contained(path: Path) -> Page:
                 assert value.startswith(("data:", "#")), (tag, name, value[:80])
     (style,) = re.findall(r"<style.*?>(.*?)</style>", path.read_text(encoding="utf-8"), re.DOTALL)
     assert not re.search(r"@import|url\(", style)
-    assert len(page.named("script")) == 1
+    assert len([a for a in page.named("script") if a.get("type") != "application/json"]) == 1
     assert any(a.get("http-equiv") == "Content-Security-Policy" for a in page.named("meta"))
     return page
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A page after a browser ran it.
-
-    Attributes:
-        dom: Its document.
-        console: What went to the console.
-    """
-
-    dom: str
-    console: str
-
-
-def load_in_browser(path: Path, folder: Path) -> Loaded:
-    """Open a file in headless Chromium; the test is skipped without one."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium is installed")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += [f"--user-data-dir={folder}", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000"]
-    done = subprocess.run(
-        [*command, "--dump-dom", path.resolve().as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    console = "\n".join(line for line in done.stderr.splitlines() if ":CONSOLE" in line)
-    return Loaded(done.stdout, console)
+def rows_of(page: Path) -> list[dict[str, Any]]:
+    """Rows of a page of ``mfpo browse``, as its script reads them."""
+    chunks = sorted((page.parent / "rows").glob("*.js"))
+    if page.name == "index.html":
+        calls = (
+            re.fullmatch(r'mfpo\.receive\("rows", \d+, (.*)\);\n', path.read_text("utf-8")) for path in chunks
+        )
+        texts = [json.loads(call[1]) for call in calls if call]
+    else:
+        texts = re.findall(r'class="rows">(.*?)</script>', page.read_text(encoding="utf-8"))
+    return [row for text in texts for row in json.loads(text)]
 
 
 def picture(size: tuple[int, int] = (96, 64), seed: int = 0) -> ImageSource:

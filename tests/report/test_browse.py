@@ -1,87 +1,162 @@
-"""The page of a dataset: what is on it, that text stays text, and that it runs in a browser."""
+"""``mfpo browse``: what is written where, for which rows, and the user's mistakes."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from page_checks import (
-    HOSTILE,
-    SCRIPT,
-    assert_self_contained,
-    load_in_browser,
-    make_pair,
-    parse,
-    write_dataset,
-)
+from page_checks import make_pair, rows_of, write_dataset
 
+from mfpo.data.files import write_jsonl
 from mfpo.errors import UserError
-from mfpo.records import Noise
+from mfpo.report import browse
 from mfpo.report.browse import run
 from mfpo.report.config import BrowseConfig
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Page of a dataset whose every text is an attack."""
-    folder = tmp_path_factory.mktemp("hostile")
-    texts = {"chosen": f"A mug. {HOSTILE}", "rejected": f"A bowl. {HOSTILE}", "prompt": HOSTILE}
-    pairs = [make_pair(**texts, keywords=(SCRIPT, HOSTILE, "mug"), seed=seed) for seed in (1, 2)]
-    run(BrowseConfig(str(write_dataset(folder / "data", pairs)), output_file=str(folder / "page.html")))
-    return folder / "page.html"
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nine") / "data"
+    return write_dataset(folder, [make_pair(prompt=f"question {n}", seed=n) for n in range(9)])
 
 
-def test_rows_marks_and_steps_are_on_the_page(tmp_path: Path) -> None:
-    pairs = [make_pair(seed=1), make_pair(seed=2, noise=Noise(scope="global", seed=2))]
-    folder = write_dataset(tmp_path / "data", pairs)
-    run(BrowseConfig(str(folder)))
-    page = assert_self_contained(folder / "browse.html")
-    assert [row["data-scope"] for row in page.named("article", "row")] == ["region", "global"]
-    assert len(page.named("mark", "kw")) == 4
-    assert len(page.named("mark", "changed")) == 2
-    assert len(page.named("img", "mask")) == 2
-    assert [a["value"] for a in page.named("input") if a.get("name") == "step-1"] == [
-        "0",
-        "300",
-        "500",
-        "700",
-        "900",
-    ]
-    for text in ("What do you see?", "stands on a table", "mug", "not found", "25% of the area", pairs[0].id):
-        assert text in page.text
+def test_few_rows_become_a_file_beside_the_data(nine: Path) -> None:
+    run(BrowseConfig(str(nine)))
+    assert [row["number"] for row in rows_of(nine / "browse.html")] == list(range(1, 10))
 
 
-def test_the_number_of_rows_is_limited_and_they_are_spread(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path / "data", [make_pair(prompt=f"question {n}", seed=n) for n in range(9)])
-    run(BrowseConfig(str(folder), output_file=str(tmp_path / "page.html"), max_rows=3))
-    text = parse(tmp_path / "page.html").text
-    assert [n for n in range(9) if f"question {n}" in text] == [0, 3, 6]
+def test_many_rows_become_a_folder(nine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browse, "MOST_ROWS_IN_A_FILE", 8)
+    run(BrowseConfig(str(nine)))
+    page = nine / "browse" / "index.html"
+    assert [row["number"] for row in rows_of(page)] == list(range(1, 10))
+    assert len(list((page.parent / "images").iterdir())) == 18
 
 
-def test_text_of_the_dataset_is_never_markup(hostile: Path) -> None:
-    page = assert_self_contained(hostile)
-    assert page.text.count(HOSTILE) >= 4
-    assert "49" not in page.text.split()
+def test_rows_are_spread_over_the_dataset(nine: Path, tmp_path: Path) -> None:
+    run(BrowseConfig(str(nine), output_file=str(tmp_path / "page.html"), max_rows=3))
+    rows = rows_of(tmp_path / "page.html")
+    assert [row["turns"][0]["text"] for row in rows] == ["question 0", "question 3", "question 6"]
 
 
-def test_no_script_of_the_dataset_runs_in_a_browser(hostile: Path, tmp_path: Path) -> None:
-    loaded = load_in_browser(hostile, tmp_path)
-    assert loaded.console == ""
-    assert "<title>data</title>" in loaded.dom
-    # The page's own script ran: it marks the document and counts the rows.
-    assert 'class="scripted"' in loaded.dom and "2 of 2" in loaded.dom
+def test_zero_shows_all(nine: Path, tmp_path: Path) -> None:
+    run(BrowseConfig(str(nine), output_file=str(tmp_path / "page.html"), max_rows=0))
+    assert len(rows_of(tmp_path / "page.html")) == 9
 
 
-def test_the_browser_check_sees_errors_and_scripts(tmp_path: Path) -> None:
-    page = tmp_path / "bad.html"
-    page.write_text(
-        f"<!doctype html><title>fine</title>{SCRIPT}<script>nothing.here()</script>", encoding="utf-8"
-    )
-    loaded = load_in_browser(page, tmp_path / "profile")
-    assert "nothing is not defined" in loaded.console
-    assert "<title>hacked</title>" in loaded.dom
+@pytest.mark.parametrize("kind", ["output_file", "output_dir"])
+def test_the_same_data_give_the_same_bytes(nine: Path, tmp_path: Path, kind: str) -> None:
+    def files(name: str) -> dict[str, bytes]:
+        target = tmp_path / kind / name
+        settings: dict[str, Any] = {kind: str(target)}
+        run(BrowseConfig(str(nine), **settings))
+        paths = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
+        return {str(path.relative_to(target)): path.read_bytes() for path in paths}
+
+    assert files("one") == files("two")
+
+
+def test_judged_rows_are_always_shown_with_their_verdicts(nine: Path, tmp_path: Path) -> None:
+    run(BrowseConfig(str(nine), output_file=str(tmp_path / "all.html")))
+    last = rows_of(tmp_path / "all.html")[8]["id"]
+    write_jsonl(tmp_path / "verdicts.jsonl", [{"id": last, "verdict": "bad", "note": "no mug"}])
+    page = tmp_path / "page.html"
+    run(BrowseConfig(str(nine), output_file=str(page), max_rows=3, verdicts=str(tmp_path / "verdicts.jsonl")))
+    assert [row["number"] for row in rows_of(page)] == [1, 5, 9]
+    assert f'["{last}","bad","no mug"]' in page.read_text(encoding="utf-8")
+
+
+def test_an_older_page_in_the_folder_is_replaced(nine: Path, tmp_path: Path) -> None:
+    for rows in (0, 2):
+        run(BrowseConfig(str(nine), output_dir=str(tmp_path / "page"), max_rows=rows))
+    assert len(list((tmp_path / "page" / "images").iterdir())) == 4
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(nine: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.png").write_bytes(b"mine")
+    (tmp_path / "index.html").write_text("<title>mine</title>")
+    with pytest.raises(UserError, match="something else"):
+        run(BrowseConfig(str(nine), output_dir=str(tmp_path)))
+    assert (tmp_path / "images" / "mine.png").read_bytes() == b"mine"
+
+
+def test_nothing_is_left_behind_when_it_fails(
+    nine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("mfpo.report.browser.rows.RowMaker.make", fail)
+    with pytest.raises(MemoryError):
+        run(BrowseConfig(str(nine), output_file=str(tmp_path / "page.html")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_rows": -1}, "--max_rows"),
+        ({"image_size": 8}, "--image_size"),
+        ({"output_file": "a", "output_dir": "b"}, "give one"),
+        ({"verdicts": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"reference": "0123"}, "no reference pass"),
+    ],
+)
+def test_mistakes_name_their_setting(nine: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(BrowseConfig(str(nine), **settings))
 
 
 def test_a_folder_without_a_dataset_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no dataset"):
         run(BrowseConfig(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "line", [{"verdict": "good"}, {"id": "a", "verdict": "fine"}, {"id": 3, "verdict": ""}]
+)
+def test_a_line_that_is_no_verdict_is_named(nine: Path, tmp_path: Path, line: dict[str, Any]) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    write_jsonl(path, [{"id": "x", "verdict": "good"}, line])
+    with pytest.raises(UserError, match="record 2"):
+        run(BrowseConfig(str(nine), verdicts=str(path)))
+
+
+def test_difficulty_is_shown_of_ranked_datasets(tmp_path: Path) -> None:
+    pairs = [make_pair(seed=seed) for seed in range(3)]
+    folder = write_dataset(tmp_path / "data", pairs)
+    (folder / "reference").mkdir()
+    # The second row was not ranked; the other estimator is not asked for.
+    columns = {
+        "id": [pairs[0].id, pairs[2].id],
+        "entropy_paper": [0.25, 2.5],
+        "difficulty_paper": ["easy", "hard"],
+        "entropy_token-mean": [9.0, 9.0],
+        "difficulty_token-mean": ["easy", "easy"],
+    }
+    pq.write_table(pa.table(columns), folder / "reference" / "feed.parquet")
+    run(BrowseConfig(str(folder)))
+    rows = rows_of(folder / "browse.html")
+    assert [(row["entropy"], row["difficulty"]) for row in rows] == [
+        (0.25, "easy"),
+        (None, ""),
+        (2.5, "hard"),
+    ]
+    text = (folder / "browse.html").read_text(encoding="utf-8")
+    assert "estimator paper, pass feed" in text
+    run(BrowseConfig(str(folder), difficulty="token-mean"))
+    assert rows_of(folder / "browse.html")[0]["entropy"] == 9.0
+
+
+def test_damaged_text_does_not_stop_the_page(tmp_path: Path) -> None:
+    pair = make_pair(prompt="zero \x00 and separators \u2028 \u2029 </script>")
+    folder = write_dataset(tmp_path / "data", [pair])
+    run(BrowseConfig(str(folder)))
+    assert (
+        rows_of(folder / "browse.html")[0]["turns"][0]["text"]
+        == "zero \x00 and separators \u2028 \u2029 </script>"
+    )

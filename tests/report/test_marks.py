@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfpo.report.marks import Mark, changed_words, pieces
+from mfpo.report.marks import Mark, changed_words, layered, pieces
 
 
 def changed(before: str, after: str) -> list[str]:
@@ -56,3 +56,14 @@ def test_pieces_join_to_the_text(text: str, spans: list[tuple[int, int]]) -> Non
 def test_a_text_has_no_changes_against_itself_and_marks_lie_inside(before: str, after: str) -> None:
     assert changed_words(after, after) == []
     assert all(0 <= mark.start < mark.end <= len(after) for mark in changed_words(before, after))
+
+
+def test_keywords_and_changes_may_overlap() -> None:
+    parts = list(layered("a red mug here", [[(2, 9)], [(6, 9)]], [Mark(6, 14, "x")]))
+    assert parts == [("a ", -1, False), ("red ", 0, False), ("mug", 0, True), (" here", -1, True)]
+
+
+@given(st.text(max_size=40), st.lists(st.tuples(st.integers(-2, 45), st.integers(-2, 45)), max_size=6))
+def test_layers_join_to_the_text(text: str, spans: list[tuple[int, int]]) -> None:
+    parts = list(layered(text, [spans[:3], spans[3:]], changed_words("a b", text)))
+    assert "".join(part for part, *_ in parts) == text

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from page_checks import HOSTILE, assert_self_contained, load_in_browser, make_pair, parse, write_dataset
+from page_checks import HOSTILE, assert_self_contained, make_pair, parse, write_dataset
 
+from chromium import Browser
 from mfpo.errors import UserError
 from mfpo.evaluation.benchmarks import load_benchmark
 from mfpo.evaluation.benchmarks.base import BenchmarkSettings
@@ -179,7 +180,7 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     assert [one.label for one in load_runs(folders)] == ["seed0/mfpo", "seed1/mfpo"]
 
 
-def test_hostile_texts_stay_text_in_a_browser(tmp_path: Path) -> None:
+def test_hostile_texts_stay_text_in_a_browser(tmp_path: Path, tab: Browser) -> None:
     result = described([f"mug and cat {HOSTILE}"] * 3)
     folders = [
         make_run(tmp_path / "a", result),
@@ -195,9 +196,9 @@ def test_hostile_texts_stay_text_in_a_browser(tmp_path: Path) -> None:
     )
     page = assert_self_contained(path)
     assert page.text.count(HOSTILE) >= 10
-    loaded = load_in_browser(path, tmp_path / "profile")
-    assert loaded.console == ""
-    assert "<title>T &lt;script&gt;" in loaded.dom
+    tab.open(path)
+    assert (tab.console, tab.dialogs, tab.requests) == ([], [], [path.as_uri()])
+    assert tab.run("document.title").startswith("T <script>")
 
 
 def test_the_verb_names_the_command_that_repeats_it(runs: list[Path], tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from mfpo.preferences.encoding import EncodedRows, RowEncoder
 from mfpo.training.arguments import training_arguments
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset
 from mfpo.training.config import TrainConfig
-from mfpo.training.objectives import get_objective
+from mfpo.training.objectives import Loss, get_objective
 from mfpo.training.reference import CopyReference
-from mfpo.training.trainer import Loss, PreferenceTrainer
+from mfpo.training.trainer import PreferenceTrainer
 from preference_rows import make_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -38,7 +38,10 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_loss_and_gradients_of_dpo_equal_trls(tiny_llava, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "smoothing"), [("sigmoid", 0.0), ("robust", 0.1), ("ipo", 0.0), ("hinge", 0.0)]
+)
+def test_loss_and_gradients_of_dpo_equal_trls(tiny_llava, tmp_path, kind, smoothing):
     pairs = make_pairs(3)
     beta = 0.3
 
@@ -55,6 +58,8 @@ def test_loss_and_gradients_of_dpo_equal_trls(tiny_llava, tmp_path):
         args=DPOConfig(
             output_dir=str(tmp_path / "trl"),
             beta=beta,
+            loss_type=kind,
+            label_smoothing=smoothing,
             max_length=None,
             per_device_train_batch_size=3,
             report_to="none",
@@ -82,7 +87,12 @@ def test_loss_and_gradients_of_dpo_equal_trls(tiny_llava, tmp_path):
         training_arguments(config, "float32", vlm.device),
         turns=turns,
         collator=collator,
-        loss=Loss(objective, objective.weights, beta, 0.0),
+        loss=Loss(
+            objective,
+            objective.weights,
+            beta,
+            options=objective.with_options(text_loss=kind, label_smoothing=smoothing),
+        ),
         reference=CopyReference(reference),
         images=ImageEncoder(vlm.model),
         processor=vlm.processor,
@@ -91,7 +101,8 @@ def test_loss_and_gradients_of_dpo_equal_trls(tiny_llava, tmp_path):
     loss = ours.compute_loss(vlm.model, collator([turns[i] for i in range(3)]))
     loss.backward()
 
-    assert abs(expected.item() - 0.6931) > 1e-3, "a policy that equals its reference would prove little"
+    untrained = {"sigmoid": 0.6931, "robust": 0.6931, "ipo": 1 / (4 * beta**2), "hinge": 1.0}[kind]
+    assert abs(expected.item() - untrained) > 1e-3, "a policy that equals its reference would prove little"
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     found = gradients(vlm.model)
     trained = {name for name in expected_gradients if expected_gradients[name].abs().max() > 0}

@@ -167,76 +167,72 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from mfpo.models.load import load_vlm
-from mfpo.models.logprobs import score_responses
+from mfpo.models.logprobs import PLAIN, Layout, score_responses
+from mfpo.models.packing import set_tree_attention
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder, collate
+from mfpo.preferences.encoding import EncodedRows
 from mfpo.training.arguments import layers_to_shard
-from mfpo.training.batching import PreferenceCollator, Example
+from mfpo.training.batching import Example, PreferenceCollator
 from mfpo.training.config import TrainConfig
-from mfpo.training.objectives import SequenceLogps
-from mfpo.training.train import _objective
+from mfpo.training.setup import make_encoder
 from preference_rows import make_pairs
 
-folder, output, sharded = sys.argv[1], sys.argv[2], sys.argv[3] == "sharded"
-rank, world = 0, 1
-vlm = load_vlm(folder, device="cpu", dtype="float32")
-model = vlm.model
-if sharded:
-    distributed.init_process_group("gloo")
-    rank, world = distributed.get_rank(), distributed.get_world_size()
-    mesh = init_device_mesh("cpu", (world,))
+def shard(model):
+    mesh = init_device_mesh("cpu", (2,))
     for module in reversed(list(model.modules())):
         if type(module).__name__ in layers_to_shard(model):
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     assert isinstance(model, FSDPModule)
-    share = next(model.parameters()).to_local().numel() / next(model.parameters()).numel()
-    assert share <= 0.6, "each process holds its part"
-loss, sequences, encoder = _objective(vlm, TrainConfig())
-rows = EncodedRows(make_pairs(8), encoder)
-collator = PreferenceCollator(sequences, encoder.pad_token_id)
-images = ImageEncoder(model, share=not sharded)
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-6)
-reference = {}
-losses = []
-for step in range(3):
-    numbers = [4 * (step % 2) + number for number in range(4)][rank::world]
-    batch = collator([Example(rows[number], 1) for number in numbers])["batch"]
-    policy = score_responses(model, batch.responses, images)
-    if step % 2 not in reference:
-        reference[step % 2] = [part.detach() for part in policy.logps.chunk(len(sequences))]
-    kinds = dict(zip(sequences, policy.logps.chunk(len(sequences)), strict=True))
-    first = dict(zip(sequences, reference[step % 2], strict=True))
-    value = loss(SequenceLogps(**kinds), SequenceLogps(**first)).loss.mean()
-    value.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    losses.append(value.detach())
-state = {
-    name: (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).clone()
-    for name, tensor in model.state_dict().items()
-}
-total = torch.stack(losses)
-if sharded:
-    distributed.all_reduce(total)
-if rank == 0:
-    torch.save({"state": state, "losses": total / world}, output)
-if sharded:
-    distributed.destroy_process_group()
+    parameter = next(model.parameters())
+    assert parameter.to_local().numel() <= 0.6 * parameter.numel(), "each process holds its part"
+
+def train(layout, rank, world):
+    vlm = load_vlm(sys.argv[1], device="cpu", dtype="float32")
+    model = vlm.model
+    set_tree_attention(model, layout.shared)
+    if world > 1:
+        shard(model)
+    loss, sequences, encoder = make_encoder(vlm, TrainConfig())
+    rows = EncodedRows(make_pairs(8), encoder)
+    collator = PreferenceCollator(sequences, encoder.pad_token_id, layout)
+    images = ImageEncoder(model, share=world == 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-6)
+    reference, losses = {}, []
+    for step in range(3):
+        numbers = [4 * (step % 2) + number for number in range(4)][rank::world]
+        batch = collator([Example(rows[number], 1) for number in numbers])["batch"]
+        scores = score_responses(model, batch.responses, images)
+        policy = batch.split(scores)
+        if step % 2 not in reference:
+            with torch.no_grad():
+                reference[step % 2] = batch.split(score_responses(model, batch.responses, images))
+        value = loss(policy, reference[step % 2], batch.answers(scores.mask)).loss.mean()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(value.detach())
+    total = torch.stack(losses)
+    if world > 1:
+        distributed.all_reduce(total)
+    state = model.state_dict()
+    whole = {n: (t.full_tensor() if hasattr(t, "full_tensor") else t).clone() for n, t in state.items()}
+    return whole, total / world
+
+distributed.init_process_group("gloo")
+for layout in (PLAIN, Layout(shared=True, chunked=True)):
+    found, losses = train(layout, distributed.get_rank(), 2)
+    expected, expected_losses = train(layout, 0, 1)
+    assert losses[2] < losses[0]
+    torch.testing.assert_close(losses, expected_losses, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+distributed.destroy_process_group()
 """
 
 
 @pytest.mark.slow
 def test_fsdp2_equals_one_process(tiny_llava, tmp_path):
-    """Our forward path and loss on a model whose parameters are spread over two processes."""
+    """Our forward path and loss on a model spread over two processes, in both layouts of the sequences."""
     script = tmp_path / "script.py"
     script.write_text(FSDP2)
-    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
-    two_processes(str(script), str(tiny_llava), str(two), "sharded")
-    command = [sys.executable, str(script), str(tiny_llava), str(one), "whole"]
-    subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, timeout=300)
-    expected, found = torch.load(one), torch.load(two)
-    assert torch.allclose(found["losses"], expected["losses"], rtol=0, atol=1e-5)
-    assert found["losses"][2] < found["losses"][0]
-    for name, tensor in expected["state"].items():
-        assert torch.allclose(found["state"][name], tensor, rtol=0, atol=1e-5), name
+    two_processes(str(script), str(tiny_llava))

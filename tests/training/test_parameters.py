@@ -41,6 +41,19 @@ def test_lora_touches_no_vision_parameter(vlm, targets):
     assert counts["vision"][0] == counts["projector"][0] == 0 < counts["language"][0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "scale"), [({}, 8 / 4), ({"use_rslora": True}, 8 / 2), ({"use_dora": True}, 8 / 4)]
+)
+def test_kinds_of_adapter(vlm, changes, scale):
+    """rsLoRA divides alpha by the square root of the rank (4) and not by the rank; DoRA adds magnitudes."""
+    config = TrainConfig(use_lora=True, lora_r=4, lora_alpha=8, lora_target_modules=["q_proj"], **changes)
+    model = prepare_model(vlm.model, config, name="m")
+    layer = model.get_base_model().model.language_model.layers[0].self_attn.q_proj
+    assert layer.scaling["default"] == scale
+    magnitudes = [name for name in trained(model) if "magnitude" in name]
+    assert len(magnitudes) == (2 if "use_dora" in changes else 0)
+
+
 def test_lora_with_the_projector(vlm):
     model = prepare_model(vlm.model, TrainConfig(use_lora=True, lora_r=2, train_projector=True), name="m")
     names = trained(model)

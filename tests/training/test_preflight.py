@@ -11,7 +11,7 @@ from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.preferences.encoding import RowEncoder
 from mfpo.records import assistant_message
-from mfpo.training import train as module
+from mfpo.training import setup as module
 from mfpo.training.preflight import check_template
 from mfpo.training.probe import Probe
 from mfpo.training.train import train

@@ -19,7 +19,7 @@ from mfpo.data.files import save_config
 from mfpo.data.folder import DatasetWriter
 from mfpo.errors import Stopped, UserError
 from mfpo.models.load import load_vlm
-from mfpo.training import train as train_module
+from mfpo.training import batching
 from mfpo.training import trainer as trainer_module
 from mfpo.training.batching import Turn
 from mfpo.training.checkpoints import SavedOrder, last_whole_checkpoint
@@ -239,7 +239,7 @@ def test_stages_share_one_optimizer_and_one_schedule(load, config_in, tmp_path, 
         optimizers.clear()
         if stages == "none":
             turns = [Turn(turn.row, 1) for turn in planned]
-            monkeypatch.setattr(train_module.TurnPlan, "turns", lambda self, turns=turns: turns)
+            monkeypatch.setattr(batching.TurnPlan, "turns", lambda self, turns=turns: turns)
         config = config_in(
             output_dir=str(tmp_path / stages), stages=stages, num_train_epochs=2, warmup_ratio=0.2
         )

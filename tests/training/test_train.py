@@ -90,6 +90,16 @@ def test_lora_adapter_opens_on_its_base(run, tiny_llava, vlm):
     assert tower and same(tower, {name: before[name] for name in tower})
 
 
+@pytest.mark.parametrize("kind", ["use_dora", "use_rslora"])
+def test_kinds_of_adapter_open_on_their_base(run, kind):
+    """The loss starts where it must, and what is saved is what was trained."""
+    result = run(use_lora=True, lora_r=4, lora_alpha=8, max_steps=3, learning_rate=1e-2, **{kind: True})
+    losses = [line["loss"] for line in result.history if "loss" in line]
+    assert losses[0] == pytest.approx(3 * math.log(2), abs=1e-4) and losses[-1] < losses[0]
+    again = load_vlm(str(result.output_dir), device="cpu", dtype="float32")
+    assert same(state(again.model), state(result.vlm.model))
+
+
 def test_adapter_is_merged_before_it_is_trained_on(run, config_in, tmp_path):
     run(use_lora=True, lora_r=4, max_steps=2)
     first = load_vlm(str(tmp_path / "run"), device="cpu", dtype="float32")
@@ -255,6 +265,13 @@ def test_gradient_checkpointing_changes_nothing(tiny_llava, config_in, tmp_path)
             [line["loss"] for line in train(vlm, make_pairs(6), config).history if "loss" in line]
         )
     assert histories[0] == pytest.approx(histories[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("setting", ["use_dora", "use_rslora", "load_in_4bit"])
+def test_settings_of_the_adapter_need_one(setting):
+    config = TrainConfig(dataset="d", model_name_or_path="m", output_dir="o", **{setting: True})
+    with pytest.raises(UserError, match="add --use_lora"):
+        train_command(config)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        group: What it is about: ``python``, ``packages``, ``machine``, ``models`` or ``regions``.
+        group: What it is about: ``python``, ``packages``, ``machine``, ``models``, ``benchmarks`` or
+            ``regions``.
         name: What was looked at.
         status: ``problem`` if the base install cannot work without it, ``info`` if nothing is required.
         detail: What was found.
@@ -59,7 +60,7 @@ def run(config: DoctorConfig) -> int:
     Returns:
         0 if the base requirements hold, else 1.
     """
-    findings = [*_python(), *_packages(), *_machine(), *_models(), *_backends()]
+    findings = [*_python(), *_packages(), *_machine(), *_models(), *_benchmarks(), *_backends()]
     problems = [finding for finding in findings if finding.status == "problem"]
     if config.json:
         print(
@@ -155,6 +156,20 @@ def _models() -> Iterator[Finding]:
             yield Finding("models", purpose, "ok", f"{package}, {size / 2**20:.0f} MiB")
         else:
             yield Finding("models", purpose, "problem", f"{package} is missing or has no weights", _INSTALL)
+
+
+def _benchmarks() -> Iterator[Finding]:
+    """What official numbers need beside packages."""
+    from mfpo.evaluation.mentions.words import HOW_TO_GET_NLTK_DATA, missing_nltk_data
+
+    missing = missing_nltk_data()
+    if missing is None:
+        yield Finding(
+            "benchmarks", "NLTK data", "ok", "AMBER, CHAIR and Object HalBench as their scripts score"
+        )
+        return
+    detail = f"{missing.what} is missing: AMBER, CHAIR and Object HalBench get unofficial numbers by spaCy"
+    yield Finding("benchmarks", "NLTK data", "info", f"{detail}; {HOW_TO_GET_NLTK_DATA}")
 
 
 def _backends() -> Iterator[Finding]:

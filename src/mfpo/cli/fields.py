@@ -26,6 +26,8 @@ class Setting:
         default: Its default value, ``dataclasses.MISSING`` if it has none and the user must give it.
         help: The string literal under the field, on one line.
         positional: Whether it is given without a flag, set by ``field(metadata={"positional": True})``.
+        group: Name of the base class that declares it, for a configuration put together from groups; empty if
+            the class declares it itself.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Setting:
     default: Any
     help: str
     positional: bool
+    group: str = ""
 
     @property
     def required(self) -> bool:
@@ -60,8 +63,16 @@ def settings_of(config_type: type[Any]) -> dict[str, Setting]:
             default=default,
             help=helps.get(item.name, ""),
             positional=bool(item.metadata.get("positional", False)),
+            group=_group(config_type, item.name),
         )
     return found
+
+
+def _group(config_type: type[Any], name: str) -> str:
+    if name in inspect.get_annotations(config_type):
+        return ""
+    declaring = [cls for cls in config_type.__mro__[1:] if name in inspect.get_annotations(cls)]
+    return declaring[0].__name__ if declaring else ""
 
 
 def _attribute_docstrings(config_type: type[Any]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_origin
 
 import tyro
@@ -22,6 +22,8 @@ from mfpo.cli.fields import Setting, UsageError, settings_of
 from mfpo.cli.settings import parse_yaml, read_settings
 from mfpo.cli.verbs import Verb
 from mfpo.errors import nearest
+
+_OmitPrefix: Any = tyro.conf.OmitArgPrefixes
 
 # Flags of every verb. They are read before the others, but stand in each verb's help.
 _COMMON = (
@@ -64,14 +66,23 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
 
     registry = ConstructorRegistry()
 
+    groups = _groups(known)
+
     @registry.struct_rule
     def _rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type is not config_type:
+        if info.type is config_type:
+            nested = tuple(
+                StructFieldSpec(name=name, type=_OmitPrefix[kind], default=MISSING)
+                for name, kind in groups.items()
+            )
+            own = [setting for setting in known.values() if not setting.group]
+        elif info.type in groups.values():
+            nested, own = (), [setting for setting in known.values() if setting.group == info.type.__name__]
+        else:
             return None
-        settings = [*known.values(), *_COMMON]
-        return StructConstructorSpec(
-            instantiate=dict, fields=tuple(_field_spec(s, given.get(s.name, s.default)) for s in settings)
-        )
+        own += _COMMON if info.type is config_type else ()
+        fields = tuple(_field_spec(s, given.get(s.name, s.default)) for s in own)
+        return StructConstructorSpec(instantiate=_merged(groups), fields=(*fields, *nested))
 
     values: Any = tyro.cli(
         config_type,
@@ -89,6 +100,26 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
             "at least one is needed", where=missing[0].upper(), fix=f"see `mfpo {verb.name} --help`"
         )
     return config_type(**{name: values[name] for name in known})
+
+
+def _groups(known: Mapping[str, Setting]) -> dict[str, type]:
+    """A type for each group of settings, by the heading it has in the help."""
+    names = dict.fromkeys(setting.group for setting in known.values() if setting.group)
+    return {_heading(name): type(name, (), {}) for name in names}
+
+
+def _heading(group: str) -> str:
+    return group.removesuffix("Settings").removesuffix("Config").lower()
+
+
+def _merged(groups: Mapping[str, type]) -> Callable[..., dict[str, Any]]:
+    """Puts the values of the groups beside the others, where their names are unique."""
+
+    def merge(**values: Any) -> dict[str, Any]:
+        nested = [values.pop(name) for name in groups if name in values]
+        return {name: value for part in (values, *nested) for name, value in part.items()}
+
+    return merge
 
 
 def _config_path(arguments: Sequence[str]) -> str | None:

@@ -92,8 +92,15 @@ _TABLE = (
     Verb(
         "train",
         "mfpo.training.config:TrainConfig",
-        "mfpo.training.train:run",
+        "mfpo.report.training:run",
         "optimise text and image preference, from easy to hard",
+        "training",
+    ),
+    Verb(
+        "export",
+        "mfpo.models.config:ExportConfig",
+        "mfpo.models.export:run",
+        "merge a LoRA adapter into a plain checkpoint",
         "training",
     ),
     Verb(

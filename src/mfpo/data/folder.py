@@ -226,9 +226,7 @@ class DatasetWriter:
         write_jsonl(self.folder / SKIPPED, skipped)
         rows = sum(len(record["ids"]) for record in records)
         table_schema = pq.read_schema(names[0])
-        write_atomic(
-            self.folder / "README.md", dataset_card(self.folder.resolve().name, rows, table_schema.names)
-        )
+        write_atomic(self.folder / "README.md", dataset_card(self.folder.resolve().name, rows, table_schema))
         manifest = {
             "fingerprint": self._fingerprint,
             "rows": rows,

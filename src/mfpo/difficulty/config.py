@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 
 from mfpo.records import Schedule, Scope
 
+SharedPrefix: TypeAlias = Literal["auto", "on", "off"]
+
 Estimator: TypeAlias = Literal["paper", "token-mean", "semantic"]
 StageOrder: TypeAlias = Literal["none", "easy_to_hard", "hard_to_easy", "random"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "mixed"]
@@ -32,7 +34,11 @@ class RankConfig:
     revision: str | None = None
     """Branch, tag or commit of the model on the Hub."""
     attn_implementation: str | None = None
-    """Attention kernel: sdpa, eager or flash_attention_2; the model's choice when not given."""
+    """Attention kernel: sdpa, eager, flex_attention or flash_attention_2; the model's choice when not
+    given."""
+    shared_prefix: SharedPrefix = "auto"
+    """Encode image and prompt once for all answers: auto (where a check on the first rows finds the numbers
+    of plain sequences), on (refuse if not) or off. Give what `train` will be given."""
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint."""
     max_length: int | None = 2048

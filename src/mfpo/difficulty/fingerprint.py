@@ -15,6 +15,7 @@ from torch import nn
 from mfpo.data.files import write_json
 from mfpo.data.fingerprint import code_digest, library_versions
 from mfpo.difficulty.config import Precision
+from mfpo.models.logprobs import PLAIN, Layout
 from mfpo.preferences.encoding import Rows
 from mfpo.records import PreferencePair
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 CODE = (
     "difficulty/chunks.py",
     "difficulty/entropy.py",
+    "difficulty/ragged.py",
     "difficulty/scores.py",
     "models",
+    "preferences/collate.py",
     "preferences/encoding.py",
     "preferences/erase.py",
     "preferences/noise.py",
@@ -86,7 +89,9 @@ def refused(folders: Sequence[Path], wanted: Fingerprint) -> list[str]:
     return lines
 
 
-def fingerprint(model: nn.Module, encoder: RowEncoder, rows: Rows, precision: Precision) -> Fingerprint:
+def fingerprint(
+    model: nn.Module, encoder: RowEncoder, rows: Rows, precision: Precision, layout: Layout = PLAIN
+) -> Fingerprint:
     """Everything the scores of these rows depend on; not the order of the rows.
 
     Args:
@@ -94,6 +99,7 @@ def fingerprint(model: nn.Module, encoder: RowEncoder, rows: Rows, precision: Pr
         encoder: Its processor, the length limit and the noise.
         rows: The rows; those of a folder are read without their images.
         precision: What the model computes in.
+        layout: How the sequences are laid out.
     """
     processor: Any = encoder.processor
     config: Any = model.config
@@ -109,6 +115,7 @@ def fingerprint(model: nn.Module, encoder: RowEncoder, rows: Rows, precision: Pr
             "image processor": _digest(processor.image_processor.to_json_string()),
             "max_length": str(encoder.max_length),
             "precision": precision,
+            "layout": ", ".join(name for name, chosen in asdict(layout).items() if chosen) or "plain",
             "rows": ids,
             "noise and regions": noise,
             "code of mfpo": code_digest(CODE),

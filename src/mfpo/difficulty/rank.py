@@ -14,13 +14,14 @@ from mfpo.data.folder import open_dataset
 from mfpo.difficulty.chunks import discard_chunks
 from mfpo.difficulty.config import Precision, RankConfig
 from mfpo.difficulty.fingerprint import Fingerprint, fingerprint, refused
-from mfpo.difficulty.scores import ReferenceScores, compute_scores
+from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_scores
 from mfpo.difficulty.semantic import SemanticEntropies, SemanticSettings, semantic_entropies
 from mfpo.difficulty.store import FOLDER, find_scores, obtain_scores
 from mfpo.errors import UserError
 from mfpo.models.load import VLM, default_device, default_dtype, load_vlm, process_device
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows
+from mfpo.preferences.layouts import LayoutChoice, choose_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,14 @@ def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult | Non
     rows = EncodedRows(
         dataset, RowEncoder(vlm.processor, max_length=config.max_length, noise=noise), cache_bytes=0
     )
-    name = fingerprint(vlm.model, rows.encoder, dataset, precision)
     folder = Path(config.dataset) / FOLDER
+    autocast = autocast_context(precision, vlm.device)
+    choice = choose_layout(vlm.model, rows, SEQUENCES, autocast, config.shared_prefix)
+    name = fingerprint(vlm.model, rows.encoder, dataset, precision, choice.layout)
     images = ImageEncoder(vlm.model, cache_bytes=0)
     size = config.per_device_batch_size
     if config.dry_run:
-        _dry_run(vlm, rows, images, name, folder, size, precision)
+        _dry_run(vlm, rows, images, name, folder, size, precision, choice)
         return None
     stored = obtain_scores(
         vlm.model,
@@ -93,6 +96,7 @@ def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult | Non
         batch_size=size,
         precision=precision,
         overwrite=config.overwrite,
+        layout=choice.layout,
     )
     if not stored.scores.ids:
         first = stored.skips[0]
@@ -141,10 +145,12 @@ def _dry_run(
     folder: Path,
     batch_size: int,
     precision: Precision,
+    choice: LayoutChoice,
 ) -> None:
     """Score one batch twice and say what the whole pass would do and take."""
     found = find_scores([folder], wanted, SEQUENCES)
     lines = [f"{len(rows)} rows, {precision}, {vlm.device}: {folder / wanted.digest}.*"]
+    lines.append(f"layout: {choice.reason}")
     lines += [f"stored scores that would not be used: {line}" for line in refused([folder], wanted)]
     if found is not None:
         lines.append(f"{len(found.scores.ids)} rows are scored already: nothing to do")
@@ -160,6 +166,7 @@ def _dry_run(
                 SEQUENCES,
                 batch_size=batch_size,
                 precision=precision,
+                layout=choice.layout,
                 progress=False,
             )
         seconds = (time.perf_counter() - started) * len(rows) / len(sample) / PartialState().num_processes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from mfpo.data.files import atomic_path
 from mfpo.difficulty.chunks import Chunk, compute_in_chunks
 from mfpo.difficulty.config import ESTIMATORS, Precision
 from mfpo.difficulty.entropy import paper_entropy, token_mean_entropy
+from mfpo.difficulty.ragged import Ragged, is_ragged, ragged_from_tensors, ragged_to_tensors
 from mfpo.difficulty.stages import levels
 from mfpo.errors import RowError, Skip
-from mfpo.models.logprobs import score_responses
+from mfpo.models.logprobs import PLAIN, Layout, score_responses
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
 
 
 @dataclass
@@ -35,24 +37,32 @@ class ReferenceScores:
         logps: Summed response log-probabilities by sequence (``chosen``, ``rejected`` and, if it was scored,
             ``image_rejected``), float32 ``[N]`` each, on the CPU.
         entropies: Entropy of the chosen answer by estimator, float64 ``[N]`` each, on the CPU.
+        tokens: Log-probability of each response token by sequence; empty unless they were asked for.
     """
 
     ids: list[str]
     logps: dict[str, Tensor]
     entropies: dict[str, Tensor]
+    tokens: dict[str, Ragged] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, chunks: Sequence[Chunk], sequences: Sequence[SequenceKind]) -> ReferenceScores:
+    def of(
+        cls, chunks: Sequence[Chunk], sequences: Sequence[SequenceKind], *, tokens: bool = False
+    ) -> ReferenceScores:
         """The scores that chunks of consecutive rows add up to."""
 
         def column(name: str, dtype: torch.dtype) -> Tensor:
             parts = [chunk.columns[name] for chunk in chunks if chunk.ids]
             return torch.cat(parts).to(dtype) if parts else torch.zeros(0, dtype=dtype)
 
+        names = ragged_to_tensors({name: Ragged.of([]) for name in sequences if tokens})
+        joined = {name: column(name, empty.dtype) for name, empty in names.items()}
+
         return cls(
             ids=[identifier for chunk in chunks for identifier in chunk.ids],
             logps={name: column(name, torch.float32) for name in sequences},
             entropies={name: column(name, torch.float64) for name in ESTIMATORS},
+            tokens=ragged_from_tensors(joined, sequences),
         )
 
     @cached_property
@@ -64,6 +74,10 @@ class ReferenceScores:
         """Log-probabilities of a row by sequence."""
         return {name: self.logps[name][self.index[identifier]].item() for name in sequences}
 
+    def tokens_of(self, identifier: str, sequences: Sequence[SequenceKind]) -> dict[str, Tensor]:
+        """Log-probability of each token of a row, float32 ``[R]``, by sequence."""
+        return {name: self.tokens[name][self.index[identifier]] for name in sequences}
+
     def save(self, folder: str | Path, fingerprint: str) -> None:
         """Write ``<fingerprint>.safetensors`` and ``<fingerprint>.parquet``, each atomically."""
         columns: dict[str, Any] = {"id": self.ids}
@@ -72,7 +86,7 @@ class ReferenceScores:
             columns[f"difficulty_{name}"] = levels(values.tolist())
         # The Parquet file comes last: where it is, both are.
         with atomic_path(Path(folder) / f"{fingerprint}.safetensors") as path:
-            save_file(self.logps, path)
+            save_file(self.logps | ragged_to_tensors(self.tokens), path)
         with atomic_path(Path(folder) / f"{fingerprint}.parquet") as path:
             pq.write_table(pa.table(columns), path)
 
@@ -83,9 +97,12 @@ class ReferenceScores:
         if not table_path.is_file():
             return None
         table = pq.read_table(table_path)
+        tensors = load_file(table_path.with_suffix(".safetensors"))
+        logps = {name: values for name, values in tensors.items() if not is_ragged(name)}
         return cls(
             ids=table["id"].to_pylist(),
-            logps=load_file(table_path.with_suffix(".safetensors")),
+            logps=logps,
+            tokens=ragged_from_tensors(tensors, logps),
             entropies={name: torch.tensor(table[f"entropy_{name}"].to_numpy()) for name in ESTIMATORS},
         )
 
@@ -99,7 +116,9 @@ def compute_scores(
     *,
     batch_size: int,
     precision: Precision = "float32",
+    layout: Layout = PLAIN,
     progress: bool = True,
+    tokens: bool = False,
     folder: Path | None = None,
 ) -> tuple[ReferenceScores, list[Skip]]:
     """Score every row with the model as it is, in evaluation mode; the work is shared among processes.
@@ -111,7 +130,9 @@ def compute_scores(
         sequences: Sequences to score; ``chosen`` must be the first.
         batch_size: Rows at once.
         precision: ``mixed`` computes in bfloat16 whatever the weights are.
+        layout: How the sequences are laid out.
         progress: Whether to show a bar.
+        tokens: Whether the log-probability of each token is kept.
         folder: Where what is done is stored every [`CHUNK_ROWS`] rows, so that a pass that is killed goes on
             from there; nowhere when None. For these rows, this model and these sequences only.
 
@@ -129,7 +150,9 @@ def compute_scores(
             encoded = _encode(rows, indices[start : start + batch_size], skips)
             if encoded:
                 ids += [row.id for row in encoded]
-                found.append(_score_rows(model, encoded, images, sequences, rows.encoder.pad_token_id))
+                found.append(
+                    _score_rows(model, encoded, images, sequences, rows.encoder.pad_token_id, layout, tokens)
+                )
         columns = {name: torch.cat([part[name] for part in found]) for name in (found[0] if found else ())}
         return Chunk(ids, columns, skips)
 
@@ -142,7 +165,8 @@ def compute_scores(
             )
     finally:
         model.train(training)
-    return ReferenceScores.of(chunks, sequences), [skip for chunk in chunks for skip in chunk.skips]
+    scores = ReferenceScores.of(chunks, sequences, tokens=tokens)
+    return scores, [skip for chunk in chunks for skip in chunk.skips]
 
 
 def _encode(rows: EncodedRows, indices: Sequence[int], skips: list[Skip]) -> list[EncodedRow]:
@@ -161,13 +185,25 @@ def _score_rows(
     images: ImageEncoder,
     sequences: Sequence[SequenceKind],
     pad_token_id: int,
+    layout: Layout,
+    tokens: bool,
 ) -> dict[str, Tensor]:
-    """Log-probability of each sequence and entropy by each estimator, ``[B]`` on the CPU, of one batch."""
-    batch = collate(rows, sequences, pad_token_id).to(next(model.parameters()).device)
+    """Log-probability of each sequence and entropy by each estimator, ``[B]`` on the CPU, of one batch.
+
+    With ``tokens``, also the columns of a [`Ragged`] for each sequence.
+    """
+    batch = collate(rows, sequences, pad_token_id, layout).to(next(model.parameters()).device)
     scores = score_responses(model, batch, images, entropies=True)
     columns: dict[str, Tensor] = dict(zip(sequences, scores.logps.chunk(len(sequences)), strict=True))
     chosen = scores.first(len(rows))
     columns |= {"paper": paper_entropy(chosen), "token-mean": token_mean_entropy(chosen)}
+    if tokens:
+        logps, mask = scores.token_logps.cpu(), scores.mask.cpu()
+        ragged = {}
+        for number, name in enumerate(sequences):
+            those = range(number * len(rows), (number + 1) * len(rows))
+            ragged[str(name)] = Ragged.of([logps[row][mask[row]] for row in those])
+        columns |= ragged_to_tensors(ragged)
     return {name: values.cpu() for name, values in columns.items()}
 
 

@@ -17,6 +17,7 @@ from mfpo.difficulty.config import Precision
 from mfpo.difficulty.fingerprint import Fingerprint, refused
 from mfpo.difficulty.scores import ReferenceScores, compute_scores
 from mfpo.errors import Skip
+from mfpo.models.logprobs import PLAIN, Layout
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, SequenceKind
 
@@ -40,13 +41,24 @@ class Stored:
 
 
 def find_scores(
-    folders: Sequence[Path], wanted: Fingerprint, sequences: Sequence[SequenceKind]
+    folders: Sequence[Path],
+    wanted: Fingerprint,
+    sequences: Sequence[SequenceKind],
+    *,
+    tokens: bool = False,
 ) -> Stored | None:
-    """Scores with that fingerprint that hold all the sequences, if every process can read them."""
+    """Scores with that fingerprint that hold all the sequences, if every process can read them.
+
+    Args:
+        folders: Where they may be.
+        wanted: The fingerprint.
+        sequences: The sequences.
+        tokens: Whether they are needed token by token.
+    """
     found = None
     for folder in folders:
         scores = ReferenceScores.load(folder, wanted.digest)
-        if scores is not None and set(sequences) <= set(scores.logps):
+        if scores is not None and set(sequences) <= set(scores.tokens if tokens else scores.logps):
             skipped = _skipped_file(folder, wanted)
             skips = [Skip(**entry) for entry in read_jsonl(skipped)] if skipped.is_file() else []
             found = Stored(scores, skips, reused=True)
@@ -65,6 +77,8 @@ def obtain_scores(
     folders: Sequence[Path],
     batch_size: int,
     precision: Precision,
+    layout: Layout = PLAIN,
+    tokens: bool = False,
     progress: bool = True,
     overwrite: bool = False,
 ) -> Stored:
@@ -79,15 +93,18 @@ def obtain_scores(
         folders: Where scores may be; new ones are stored in the first.
         batch_size: Rows at once.
         precision: What the model computes in.
+        layout: How the sequences are laid out.
+        tokens: Whether the log-probability of each token is needed.
         progress: Whether to show a bar.
         overwrite: Compute in any case.
     """
     own = folders[0]
-    parts = own / f"{fingerprint.digest}.{len(sequences)}.parts"
+    kind = f"{len(sequences)}{'-tokens' if tokens else ''}"
+    parts = own / f"{fingerprint.digest}.{kind}.parts"
     state = PartialState()
     if overwrite:
         discard_chunks(parts)
-    elif (found := find_scores(folders, fingerprint, sequences)) is not None:
+    elif (found := find_scores(folders, fingerprint, sequences, tokens=tokens)) is not None:
         return found
     elif state.is_main_process and not parts.is_dir():
         for line in refused(folders, fingerprint):
@@ -99,6 +116,8 @@ def obtain_scores(
         sequences,
         batch_size=batch_size,
         precision=precision,
+        layout=layout,
+        tokens=tokens,
         progress=progress,
         folder=parts,
     )

@@ -2,83 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
 from tqdm import tqdm
 
-from mfpo import __version__
-from mfpo.data.files import append_jsonl, read_jsonl, save_config
-from mfpo.errors import UserError
-from mfpo.records import Prediction, user_message
+from mfpo.data.files import append_jsonl, read_jsonl, save_config, write_jsonl
+from mfpo.errors import Skip, UserError
+from mfpo.evaluation.processes import Processes
+from mfpo.evaluation.provenance import Provenance, check_same, provenance_of, provenance_path
+from mfpo.records import Prediction
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from mfpo.evaluation.benchmarks.base import Benchmark, Item
     from mfpo.evaluation.config import AnswerSettings, GenerateConfig
+    from mfpo.evaluation.engines import Engine
     from mfpo.models.load import VLM
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Where the answers of a file come from; saved beside it as YAML.
-
-    Answers of two provenances don't mix in one file. The name of the model may change, its weights may not.
-
-    Attributes:
-        model_name_or_path: What the user called the model.
-        model: Fingerprint of its weights, see [`model_fingerprint`].
-        benchmark: Name of the benchmark.
-        split: Part of the benchmark.
-        max_new_tokens: Tokens after which an answer was cut.
-        temperature: 0 for greedy answers.
-        top_p: Share of the probability that was sampled from.
-        seed: Seed of the samples.
-        mfpo_version: Version of this program.
-    """
-
-    model_name_or_path: str
-    model: str
-    benchmark: str
-    split: str
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-    mfpo_version: str = __version__
-
-    def decisive(self) -> dict[str, Any]:
-        """What must be equal for two answers to be of the same kind."""
-        ignored = {"model_name_or_path", "mfpo_version"}
-        if self.temperature == 0:
-            ignored |= {"top_p", "seed"}
-        return {name: value for name, value in asdict(self).items() if name not in ignored}
-
-
-class OpenedImages(Sequence["Image"]):
-    """The items' pictures, each opened when it is asked for.
-
-    Args:
-        benchmark: What the items belong to.
-        items: The items.
-    """
-
-    def __init__(self, benchmark: Benchmark, items: Sequence[Item]) -> None:
-        self.benchmark, self.items = benchmark, items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        """The picture of one item, or of a slice of them."""
-        if isinstance(index, slice):
-            return OpenedImages(self.benchmark, self.items[index])
-        return self.benchmark.open_image(self.items[index])
 
 
 def run_generate(config: GenerateConfig, vlm: VLM | None = None) -> Path:
@@ -92,7 +33,8 @@ def run_generate(config: GenerateConfig, vlm: VLM | None = None) -> Path:
         The answer file.
 
     Raises:
-        UserError: The benchmark or the model cannot be loaded, or the file holds answers of another kind.
+        UserError: The benchmark or the model cannot be loaded, the file holds answers of another kind, or a
+            server has left questions unanswered.
     """
     return generate_answers(config, Path(config.output_file), vlm)
 
@@ -101,31 +43,42 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
     """As [`run_generate`], with the answer file given apart from the settings."""
     from mfpo.evaluation.benchmarks import load_benchmark
     from mfpo.evaluation.benchmarks.base import BenchmarkSettings
+    from mfpo.evaluation.engines import Sampling, load_engine
 
     _check(config)
     settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
     benchmark = load_benchmark(config.benchmark, settings)
     items = benchmark.load()
-    provenance = Provenance(
-        model_name_or_path=config.model_name_or_path,
-        model=model_fingerprint(config.model_name_or_path, config.revision),
-        benchmark=config.benchmark,
-        split=config.split,
-        max_new_tokens=config.max_new_tokens or benchmark.max_new_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        seed=config.seed,
-    )
-    answered = _answered(path, provenance, overwrite=config.overwrite)
-    remaining = [item for item in items if item.id not in answered]
+    provenance = provenance_of(config, config.max_new_tokens or benchmark.max_new_tokens)
+    begun = (path.exists() or bool(_parts(path))) and not config.overwrite
+    if begun:
+        provenance = check_same(path, provenance)
     if config.dry_run:
-        print(f"{path}: {len(remaining)} of {len(items)} questions of {config.benchmark} would be answered")
+        count = len(_remaining(items, path if begun else None))
+        print(f"{path}: {count} of {len(items)} questions of {config.benchmark} would be answered")
         return path
-    if config.overwrite:
-        path.unlink(missing_ok=True)
-    save_config(provenance, provenance_path(path))
-    if remaining:
-        _answer(benchmark, remaining, provenance, path, vlm or _load(config), config.batch_size)
+    processes = Processes.launched()
+    processes.wait()
+    if processes.first:
+        _prepare(path, provenance, overwrite=config.overwrite)
+    processes.wait()
+    mine = _remaining(items, path)[processes.rank :: processes.count]
+    sampling = Sampling(provenance.max_new_tokens, config.temperature, config.top_p, config.seed)
+    skips: list[Skip] = []
+    if mine:
+        engine = load_engine(config, sampling, vlm, processes.device())
+        target = path if processes.count == 1 else _part(path, processes.rank)
+        skips = _answer(engine, benchmark, mine, target, show=processes.first)
+        if engine.answered_by:
+            save_config(provenance.with_models(engine.answered_by), provenance_path(path))
+    if processes.count > 1:
+        write_jsonl(_skips_part(path, processes.rank), (skip.to_dict() for skip in skips))
+        processes.wait()
+        if processes.first:
+            _join(path)
+            skips = _join_skips(path, processes.count)
+    if processes.first:
+        _tell_skips(path, skips)
     return path
 
 
@@ -149,106 +102,132 @@ def read_answers(path: str | Path) -> list[Prediction]:
     return list(predictions.values())
 
 
-def provenance_path(path: str | Path) -> Path:
-    """The YAML file beside an answer file that says where its answers come from."""
-    return Path(path).with_suffix(".yaml")
+def skips_path(path: str | Path) -> Path:
+    """The file beside an answer file that lists the items which cannot be answered."""
+    return Path(path).with_suffix(".skipped.jsonl")
 
 
-def model_fingerprint(model_name_or_path: str, revision: str | None = None) -> str:
-    """What tells a checkpoint from another one of the same name.
-
-    For a folder: 16 hex digits of the SHA-256 over the names, the sizes and 64 evenly spaced samples of the
-    weight files, the base model of an adapter included. Training changes nearly every weight, so samples are
-    enough, and reading all of a 7B model would take longer than loading it. For a Hub name: the name and the
-    revision.
-    """
-    from mfpo.models.load import adapter_base
-
-    folder = Path(model_name_or_path)
-    if not folder.is_dir():
-        return f"{model_name_or_path}@{revision or 'main'}"
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as opened:
-            for part in range(64):
-                opened.seek(size * part // 64)
-                digest.update(opened.read(4096))
-    base = adapter_base(model_name_or_path)
-    if base is not None:
-        digest.update(model_fingerprint(base).encode())
-    return digest.hexdigest()[:16]
+def read_skips(path: str | Path) -> dict[str, Skip]:
+    """Items of an answer file that cannot be answered, by their id; none where nothing was skipped."""
+    beside = skips_path(path)
+    if not beside.exists():
+        return {}
+    skips = [Skip(**record) for record in read_jsonl(beside)]
+    return {skip.where: skip for skip in skips}
 
 
 def _answer(
-    benchmark: Benchmark, items: Sequence[Item], provenance: Provenance, path: Path, vlm: VLM, batch_size: int
-) -> None:
-    from mfpo.models.generation import generate_batches
+    engine: Engine, benchmark: Benchmark, items: Sequence[Item], path: Path, *, show: bool
+) -> list[Skip]:
+    """Append answers as they come; the items without one."""
+    from mfpo.evaluation.engines import Question
 
-    batches = generate_batches(
-        vlm,
-        OpenedImages(benchmark, items),
-        [user_message(item.question) for item in items],
-        max_new_tokens=provenance.max_new_tokens,
-        batch_size=batch_size,
-        temperature=provenance.temperature,
-        top_p=provenance.top_p,
-        seed=provenance.seed,
-        ids=[item.id for item in items],
-    )
-    with tqdm(total=len(items), desc=f"answering {benchmark.name}", unit="answer") as progress:
-        for batch in batches:
-            append_jsonl(path, _records(items, batch))
-            progress.update(len(batch))
-
-
-def _records(items: Sequence[Item], batch: Iterable[tuple[int, str]]) -> list[dict[str, Any]]:
-    predictions = []
-    for position, answer in batch:
-        item = items[position]
-        predictions.append(Prediction(item.id, item.question, answer, item.image, item.kind))
-    return [prediction.to_dict() for prediction in predictions]
+    by_id = {item.id: item for item in items}
+    questions = [Question(item.id, item.question, partial(benchmark.open_image, item)) for item in items]
+    skips = []
+    progress = tqdm(total=len(items), desc=f"answering {benchmark.name}", unit="answer", disable=not show)
+    with progress:
+        for outcomes in engine.answer(questions):
+            predictions = []
+            for outcome in outcomes:
+                item = by_id[outcome.id]
+                if outcome.skip is not None:
+                    skips.append(outcome.skip)
+                else:
+                    predictions.append(
+                        Prediction(item.id, item.question, outcome.answer, item.image, item.kind)
+                    )
+            append_jsonl(path, (prediction.to_dict() for prediction in predictions))
+            progress.update(len(outcomes))
+    return skips
 
 
-def _answered(path: Path, provenance: Provenance, *, overwrite: bool) -> set[str]:
-    """Ids that need no answer any more.
+def _remaining(items: Sequence[Item], path: Path | None) -> list[Item]:
+    """Items that have no answer yet.
 
     Raises:
-        UserError: The file holds answers of another provenance.
+        UserError: An item was asked another question than the benchmark has now.
     """
-    if overwrite or not path.exists():
-        return set()
-    fix = "name another file, or give --overwrite to drop these answers"
-    beside = provenance_path(path)
-    try:
-        known = Provenance(**yaml.safe_load(beside.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError, yaml.YAMLError):
+    if path is None:
+        return list(items)
+    answers = {answer.id: answer for file in _files(path) for answer in read_answers(file)}
+    for item in items:
+        answer = answers.get(item.id)
+        if answer is not None and answer.question != item.question:
+            raise UserError(
+                f"the item {item.id!r} was asked {answer.question!r}, the benchmark asks {item.question!r}",
+                where=str(path),
+                fix="the benchmark's data or its prompt has changed: name another file, or give --overwrite",
+            )
+    return [item for item in items if item.id not in answers]
+
+
+def _prepare(path: Path, provenance: Provenance, *, overwrite: bool) -> None:
+    """The answer file as new answers are to find it."""
+    if overwrite:
+        for file in (*_files(path), skips_path(path)):
+            file.unlink(missing_ok=True)
+    _join(path)
+    save_config(provenance, provenance_path(path))
+
+
+def _join(path: Path) -> None:
+    """Put what several processes have written into one file; safe to be cut off at any moment."""
+    for part in _parts(path):
+        known = {answer.id for answer in read_answers(path)} if path.exists() else set()
+        new = [answer.to_dict() for answer in read_answers(part) if answer.id not in known]
+        append_jsonl(path, new)
+        part.unlink()
+
+
+def _join_skips(path: Path, count: int) -> list[Skip]:
+    skips = []
+    for rank in range(count):
+        part = _skips_part(path, rank)
+        skips += [Skip(**record) for record in read_jsonl(part)]
+        part.unlink()
+    return skips
+
+
+def _part(path: Path, rank: int) -> Path:
+    return path.with_name(f"{path.name}.part{rank}")
+
+
+def _skips_part(path: Path, rank: int) -> Path:
+    return path.with_name(f"{path.name}.skips{rank}")
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}.part*"))
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in (path, *_parts(path)) if file.exists()]
+
+
+def _tell_skips(path: Path, skips: Sequence[Skip]) -> None:
+    """Count what was left out.
+
+    Raises:
+        UserError: Requests failed that may succeed another time.
+    """
+    from mfpo.evaluation.engines.base import REQUEST_FAILED
+
+    failed = [skip for skip in skips if skip.reason == REQUEST_FAILED]
+    lasting = [skip for skip in skips if skip.reason != REQUEST_FAILED]
+    if lasting:
+        write_jsonl(skips_path(path), (skip.to_dict() for skip in lasting))
+        print(
+            f"{len(lasting)} items have no answer because their pictures cannot be used: {skips_path(path)}"
+        )
+    else:
+        skips_path(path).unlink(missing_ok=True)
+    if failed:
         raise UserError(
-            f"nothing says where these answers come from ({beside} is needed)", str(path), fix
-        ) from None
-    before, now = known.decisive(), provenance.decisive()
-    changed = [
-        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
-        for name in now
-        if before.get(name) != now[name]
-    ]
-    if changed:
-        raise UserError(f"these answers were made otherwise: {'; '.join(changed)}", str(path), fix)
-    return {prediction.id for prediction in read_answers(path)}
-
-
-def _load(config: AnswerSettings) -> VLM:
-    from mfpo.models.load import load_vlm
-
-    return load_vlm(
-        config.model_name_or_path,
-        dtype=config.dtype,
-        device=config.device,
-        revision=config.revision,
-        attn_implementation=config.attn_implementation,
-        trust_remote_code=config.trust_remote_code,
-    )
+            f"{len(failed)} requests failed, the first, {failed[0].where!r}, because: {failed[0].detail}",
+            where=str(path),
+            fix="run the same command again: the answers that came are kept, only the rest is asked for",
+        )
 
 
 def _check(config: AnswerSettings) -> None:
@@ -258,7 +237,18 @@ def _check(config: AnswerSettings) -> None:
         "temperature": config.temperature >= 0,
         "top_p": 0 < config.top_p <= 1,
         "max_new_tokens": config.max_new_tokens is None or config.max_new_tokens >= 1,
+        "concurrency": config.concurrency >= 1,
     }
     for name, fits in checks.items():
         if not fits:
             raise UserError("out of range", where=f"--{name} {getattr(config, name)}")
+    if config.decoding != "greedy" and config.engine != "local":
+        raise UserError(
+            f"only the local engine decodes by {config.decoding}",
+            where=f"--engine {config.engine}",
+            fix="use --engine local",
+        )
+    if config.decoding == "opera" and config.temperature > 0:
+        raise UserError(
+            "OPERA is a beam search and does not sample", where="--temperature", fix="leave it out"
+        )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from mfpo.records import Schedule, Scope
+
+Engine: TypeAlias = Literal["local", "vllm", "openai"]
+Decoding: TypeAlias = Literal["greedy", "vcd", "opera"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,12 +38,54 @@ class ModelSettings:
     """Run code that comes with the checkpoint."""
 
 
+# Without slots, so that a configuration can inherit from this and from another one.
+@dataclass(kw_only=True)
+class ServerSettings:
+    """Where an OpenAI-compatible server is, and how it is used."""
+
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server, such as `http://localhost:8000/v1`; OpenAI's if not given."""
+
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself is never written anywhere."""
+
+    concurrency: int = 8
+    """Requests under way at once."""
+
+
+@dataclass(kw_only=True)
+class JudgeSettings(ServerSettings):
+    """Who judges answers, for benchmarks that need a judge."""
+
+    judge_model: str | None = None
+    """Model that judges the answers, by its name at the server; replies are kept and never paid for twice."""
+
+    judge_repeats: int = 1
+    """Judge every answer so many times; scores are means, and their spread is given."""
+
+    judge_temperature: float | None = None
+    """Temperature of the judge, in place of the official script's."""
+
+    judge_price: str | None = None
+    """Price of the judge per million tokens, such as `input=2.5,output=10`, to count the cost."""
+
+
 @dataclass(slots=True, kw_only=True)
-class AnswerSettings(ModelSettings):
+class AnswerSettings(ServerSettings, ModelSettings):
     """What is asked, and how it is answered."""
 
     benchmark: str
     """Benchmark whose questions are answered, for example `scenes`."""
+
+    engine: Engine = "local"
+    """What runs the model: `local` (transformers), `vllm`, or `openai` (a server, see --base_url)."""
+
+    decoding: Decoding = "greedy"
+    """How tokens are chosen: `greedy` (sampled if --temperature is above 0), `vcd` or `opera`."""
+
+    decoding_options: dict[str, Any] = field(default_factory=dict)
+    """Options of `vcd` (alpha, beta, noise_step, noise_schedule) or `opera` (num_beams, scale_factor,
+    threshold, num_attn_candidates, penalty_weights)."""
 
     data_dir: str | None = None
     """Folder with the benchmark's data; `scenes` needs none."""
@@ -79,20 +124,42 @@ class GenerateConfig(AnswerSettings):
 
 
 @dataclass(slots=True, kw_only=True)
-class ScoreConfig:
+class ScoreConfig(JudgeSettings):
     """Settings of ``mfpo score``."""
 
     benchmark: str
-    """Benchmark that was answered, for example `scenes`."""
+    """Benchmark that was answered: `amber`, `chair`, `llava-bench`, `mmhal`, `objhal`, `pope` or `scenes`."""
 
-    predictions: str
-    """Answer file."""
+    predictions: str | None = None
+    """Answer file: ours, or of the benchmark's official script."""
 
     data_dir: str | None = None
     """Folder with the benchmark's data; `scenes` needs none."""
 
     split: str = "test"
     """Part of the benchmark that was answered."""
+
+    mode: Literal["official", "strict"] = "official"
+    """`official` scores as the benchmark's own script does, quirks included; `strict` without them. The other
+    one's metrics stand beside."""
+
+    variant: str | None = None
+    """Version of a benchmark that has several: `wordnet`, `pattern` or `objhal` (chair), `coco` or `wild`
+    (llava-bench), `aoidragon` or `llava15` (pope), `all`, `generative` or `discriminative` (amber)."""
+
+    similarity: str | None = None
+    """Synonyms for `amber`: `exact`, a table (.json), word vectors (.txt) or a spaCy pipeline. If not given,
+    the official `en_core_web_lg` where it is installed, else `exact`."""
+
+    build_table: str | None = None
+    """Write the synonyms of --similarity as a table (.json) for `amber`; needs no answers."""
+
+    export_file: str | None = None
+    """Write the answers for other toolkits too: a .jsonl as lmms-eval logs them; .tsv, .csv or .json as
+    VLMEvalKit does."""
+
+    judgements: str | None = None
+    """Saved replies of a judge, in the format of the benchmark's official script."""
 
     num_samples: int | None = None
     """Score the first N images only; all of them if not given."""
@@ -103,7 +170,7 @@ class ScoreConfig:
 
 
 @dataclass(slots=True, kw_only=True)
-class EvalConfig(AnswerSettings):
+class EvalConfig(JudgeSettings, AnswerSettings):
     """Settings of ``mfpo eval``, which generates and then scores."""
 
     output_dir: str | None = None
@@ -124,21 +191,24 @@ class CompareConfig:
     """Metrics to show; all of them if not given."""
 
     output_file: str | None = None
-    """Markdown file to write as well."""
+    """File to write as well: Markdown (.md), LaTeX (.tex), HTML (.html) or CSV (.csv), by its ending."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ProbeConfig(ModelSettings):
     """Settings of ``mfpo probe``."""
 
-    probe: Literal["distortion", "grounding"]
+    probe: Literal["distortion", "attention", "grounding"]
     """`distortion`: is the chosen answer still preferred when the image is distorted (needs --dataset);
-    `grounding`:
-    is the caption that is true of a drawing preferred to that of an edited drawing (scenes, needs no
+    `attention`: how much of its attention goes to an object while the model names it (needs --dataset);
+    `grounding`: is the caption that is true of a drawing preferred to that of an edited one (scenes, needs no
     dataset)."""
 
     dataset: str | None = None
-    """Dataset folder of `mfpo build`, for `distortion`."""
+    """Dataset folder of `mfpo build`, for `distortion` and `attention`."""
+
+    num_pictures: int = 8
+    """Rows of which `attention` saves the picture with the attention on it, in `attention/`."""
 
     output_dir: str | None = None
     """Run folder that gets `scores/PROBE.json`; the model's own folder if not given."""

@@ -9,7 +9,8 @@ import torch
 from mfpo.models.load import VLM
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import EncodedRow, RowEncoder, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import EncodedRow, RowEncoder
 
 
 class PairScorer:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mfpo.data.images import open_image
 from mfpo.errors import RowError, Skip, UserError
+from mfpo.evaluation.attention import attention
 from mfpo.evaluation.grounding import grounding
 from mfpo.evaluation.pair_scores import PairScorer
 from mfpo.evaluation.results import ScoreResult, score_result
@@ -69,16 +70,20 @@ def run(config: ProbeConfig) -> None:
     if config.num_samples is not None and config.num_samples < 1:
         raise UserError("out of range", where=f"--num_samples {config.num_samples}", fix="at least 1")
     folder = output_folder(config.model_name_or_path, config.output_dir)
-    rows = _dataset(config) if config.probe == "distortion" else None
+    rows = None if config.probe == "grounding" else _dataset(config)
     vlm = load_vlm(
         config.model_name_or_path,
         dtype=config.dtype,
         device=config.device,
         revision=config.revision,
-        attn_implementation=config.attn_implementation,
+        attn_implementation=config.attn_implementation or ("eager" if config.probe == "attention" else None),
         trust_remote_code=config.trust_remote_code,
     )
-    if rows is not None:
+    if rows is not None and config.probe == "attention":
+        pictures = folder / "attention"
+        result = attention(vlm, rows, pictures=pictures, num_pictures=config.num_pictures)
+        result.settings["dataset"] = config.dataset
+    elif rows is not None:
         result = distortion(
             vlm,
             rows,
@@ -222,7 +227,7 @@ def _dataset(config: ProbeConfig) -> PreferenceDataset | Sequence[PreferencePair
 
     if config.dataset is None:
         raise UserError(
-            "the distortion probe needs preference rows", where="--dataset", fix="name a dataset folder"
+            f"the {config.probe} probe needs preference rows", where="--dataset", fix="name a dataset folder"
         )
     pairs = open_dataset(config.dataset)
     return pairs if config.num_samples is None else list(islice(pairs, config.num_samples))

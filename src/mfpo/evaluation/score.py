@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfpo.errors import UserError
-from mfpo.evaluation.answers import generate_answers
+from mfpo.evaluation.answers import generate_answers, read_skips
 from mfpo.evaluation.benchmarks import load_benchmark
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings
 from mfpo.evaluation.compare import show
+from mfpo.evaluation.interop.logs import log_format, read_log, write_log
+from mfpo.evaluation.judged import check_judge, judged_result, show_judge
+from mfpo.evaluation.mentions.words import HOW_TO_GET_NLTK_DATA
 from mfpo.evaluation.results import ScoreResult
+from mfpo.records import Prediction
 
 if TYPE_CHECKING:
-    from mfpo.evaluation.config import EvalConfig, ScoreConfig
+    from mfpo.evaluation.config import EvalConfig, JudgeSettings, ScoreConfig
     from mfpo.models.load import VLM
 
 
@@ -21,13 +25,33 @@ def run_score(config: ScoreConfig) -> None:
     """Score an answer file, write the score file and show the metrics.
 
     Raises:
-        UserError: There is no such benchmark, the file is no answer file, or items have no answer.
+        UserError: There is no such benchmark, the file is no answer file, items have no answer, or a judge's
+            replies are needed.
     """
-    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
-    result = score_answers(load_benchmark(config.benchmark, settings), config.predictions)
+    settings = BenchmarkSettings(
+        data_dir=config.data_dir,
+        split=config.split,
+        num_samples=config.num_samples,
+        mode=config.mode,
+        variant=config.variant,
+        similarity=config.similarity,
+    )
+    benchmark = load_benchmark(config.benchmark, settings)
+    if config.build_table:
+        _build_table(benchmark, config.build_table)
+        if config.predictions is None:
+            return
+    if config.predictions is None:
+        raise UserError("an answer file is needed", where="--predictions", fix="`mfpo generate` writes one")
+    result = score_answers(benchmark, config.predictions, config, config.judgements)
+    if config.export_file:
+        _export(benchmark, config.predictions, config.export_file)
     output = Path(config.output_file) if config.output_file else _score_path(Path(config.predictions))
     result.save(output)
     show([(Path(config.predictions).stem, result)])
+    show_judge(result)
+    for line in remarks(result):
+        print(line)
     print(f"written to {output}")
 
 
@@ -36,6 +60,7 @@ def run_eval(config: EvalConfig, vlm: VLM | None = None) -> None:
     result = evaluate(config, vlm)
     if result is not None:
         show([(Path(config.model_name_or_path).name, result)])
+        show_judge(result)
         print(f"written to {output_folder(config.model_name_or_path, config.output_dir)}")
 
 
@@ -52,34 +77,120 @@ def evaluate(config: EvalConfig, vlm: VLM | None = None) -> ScoreResult | None:
     Raises:
         UserError: See [`mfpo.evaluation.answers.run_generate`].
     """
+    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
+    benchmark = load_benchmark(config.benchmark, settings)
+    _check_judge(benchmark, config)
     folder = output_folder(config.model_name_or_path, config.output_dir)
     answers = generate_answers(config, folder / "answers" / f"{config.benchmark}.jsonl", vlm)
     if config.dry_run:
         return None
-    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
-    result = score_answers(load_benchmark(config.benchmark, settings), answers)
+    result = score_answers(benchmark, answers, config)
     result.save(folder / "scores" / f"{config.benchmark}.json")
     return result
 
 
-def score_answers(benchmark: Benchmark, path: str | Path) -> ScoreResult:
+def _check_judge(benchmark: Benchmark, config: EvalConfig) -> None:
+    """Hours of answers for nothing are worse than an early word."""
+    if config.judge_model is not None:
+        check_judge(benchmark, config)
+    elif benchmark.judge is not None and benchmark.judge.required:
+        raise UserError(
+            f"{benchmark.name} needs a judge, who {benchmark.judge.purpose}",
+            where="--judge_model",
+            fix=f"name one (the official script asks {benchmark.judge.model}), or use `mfpo generate` alone",
+        )
+
+
+def score_answers(
+    benchmark: Benchmark,
+    path: str | Path,
+    judging: JudgeSettings | None = None,
+    judgements: str | Path | None = None,
+) -> ScoreResult:
     """Score an answer file; answers to other questions than the benchmark's are left aside.
 
+    Args:
+        benchmark: What was answered.
+        path: The answers.
+        judging: The judge, if one is to be asked.
+        judgements: Saved replies of a judge.
+
     Raises:
-        UserError: The file is no answer file, or items have no answer in it.
+        UserError: The file is no answer file, items have no answer in it, or a judge is needed and cannot
+            be asked.
     """
-    items = benchmark.load()
-    answers = {prediction.id: prediction for prediction in benchmark.read_answers(path)}
-    missing = [item.id for item in items if item.id not in answers]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(items)} items have no answer, the first is {missing[0]!r}",
-            where=str(path),
-            fix="let `mfpo generate` go on with this file, or score fewer images with --num_samples",
-        )
-    result = benchmark.score(items, answers)
+    predictions = _read(benchmark, path)
+    items = benchmark.select(predictions, path)
+    answers = {prediction.id: prediction for prediction in predictions}
+    if judging is not None and judging.judge_model is not None:
+        if judgements is not None:
+            raise UserError(
+                "replies are saved or asked for, not both",
+                where="--judgements --judge_model",
+                fix="leave one of them out",
+            )
+        result = judged_result(benchmark, items, answers, judging)
+    else:
+        replies = None if judgements is None else benchmark.read_judgements(judgements)
+        if replies is None and benchmark.judge is not None and benchmark.judge.required:
+            raise UserError(
+                f"{benchmark.name} needs a judge ({benchmark.judge.model}), who {benchmark.judge.purpose}",
+                where="--judgements",
+                fix="name the file of its saved replies, or a judge with --judge_model",
+            )
+        result = benchmark.score(items, answers, replies)
     result.settings["predictions"] = str(path)
+    result.settings["answers"] = {
+        "scored": len(items),
+        "left_out": len(predictions) - len(items),
+        "unanswered": max(0, benchmark.num_questions() - len(items)),
+    }
+    if judgements is not None:
+        result.settings["judgements"] = str(judgements)
+    skipped = read_skips(path)
+    if skipped:
+        result.settings["skipped"] = [skip.to_dict() for skip in skipped.values()]
     return result
+
+
+def remarks(result: ScoreResult) -> list[str]:
+    """What a reader must know: unofficial tools, what is unverified, and where the modes differ."""
+    settings = result.settings
+    lines = []
+    counts = settings.get("answers", {})
+    if counts.get("unanswered") or counts.get("left_out"):
+        lines.append(
+            f"{counts['scored']} answers scored; {counts['unanswered']} questions have no answer, "
+            f"{counts['left_out']} answers are to other questions"
+        )
+    if settings.get("official_tools") is False:
+        lines.append(f"UNOFFICIAL: {settings['tools']['unofficial']}; the numbers differ from published ones")
+        lines.append(f"  fix: {HOW_TO_GET_NLTK_DATA}")
+    if isinstance(settings.get("similarity"), dict):
+        lines.append(f"synonyms: {settings['similarity']['source']}")
+    lines += [f"unverified: {reason}" for reason in settings.get("unverified", ())]
+    modes = settings.get("modes", {})
+    for name, official in modes.get("official", {}).items():
+        strict = modes["strict"].get(name)
+        if official != strict and _shown(official) != _shown(strict):
+            lines.append(f"{name}: official {_shown(official)}, strict {_shown(strict)}")
+    return lines
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _build_table(benchmark: Benchmark, path: str) -> None:
+    from mfpo.evaluation.benchmarks.amber import AmberBenchmark
+
+    if not isinstance(benchmark, AmberBenchmark):
+        raise UserError(
+            f"{benchmark.name} has no table of synonyms", where="--build_table", fix="leave it out"
+        )
+    table = benchmark.similarity()
+    table.save(path)
+    print(f"{len(table.pairs)} pairs of synonyms by {table.source} written to {path}")
 
 
 def output_folder(model_name_or_path: str, output_dir: str | None) -> Path:
@@ -95,6 +206,19 @@ def output_folder(model_name_or_path: str, output_dir: str | None) -> Path:
             f"{model_name_or_path} is no folder on disk", where="--output_dir", fix="say where results go"
         )
     return Path(model_name_or_path)
+
+
+def _read(benchmark: Benchmark, path: str | Path) -> list[Prediction]:
+    """The answers of a file, whoever wrote it."""
+    kind = log_format(path)
+    return read_log(path, benchmark.load(), kind) if kind else benchmark.read_answers(path)
+
+
+def _export(benchmark: Benchmark, path: str | Path, target: str) -> None:
+    """Write answers as a log of lmms-eval (``.jsonl``) or VLMEvalKit (any other ending)."""
+    answers = {prediction.id: prediction for prediction in _read(benchmark, path)}
+    items = benchmark.select(list(answers.values()), path)
+    write_log(target, items, answers, "lmms-eval" if target.endswith(".jsonl") else "vlmevalkit")
 
 
 def _score_path(predictions: Path) -> Path:

@@ -30,7 +30,7 @@ class ExperimentConfig:
     """Settings of ``mfpo experiment``."""
 
     name: str = field(metadata={"positional": True})
-    """Which experiment: learning_rates, noise_step."""
+    """Which experiment: balance, learning_rates, noise_step."""
 
     quick: bool = False
     """Small sizes, to see that it runs; the numbers mean nothing."""

@@ -8,6 +8,7 @@ from mfpo.errors import UserError, nearest
 from mfpo.experiments.config import ExperimentConfig
 
 EXPERIMENTS = {
+    "balance": "mfpo.experiments.balance",
     "learning_rates": "mfpo.experiments.learning_rates",
     "noise_step": "mfpo.experiments.noise_step",
 }

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from mfpo.evaluation.compare import Comparison, compare_runs, stars
+from mfpo.evaluation.comparison import Comparison, compare_runs
+from mfpo.evaluation.comparison_tables import stars
 from mfpo.report.tables import HEADLINE
 
 METRICS = {"scenes": HEADLINE["scenes"], "grounding": ("swap_accuracy",)}

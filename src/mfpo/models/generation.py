@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from mfpo.errors import RowError
 from mfpo.models.chat import render_prompt
 from mfpo.models.load import VLM
 from mfpo.records import Messages, row_seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch:
+    """Prompts that are answered at once.
+
+    Attributes:
+        inputs: Output of the processor, left-padded, on the model's device.
+        images: The picture of each prompt.
+        ids: What a prompt's random choices are derived from.
+        config: Length, end and banned tokens of the answers.
+        sampler: Makes the answers samples; None for the likeliest tokens.
+    """
+
+    inputs: Mapping[str, Any]
+    images: Sequence[Image]
+    ids: Sequence[str]
+    config: GenerationConfig
+    sampler: SeededSampler | None = None
+
+
+Decoder: TypeAlias = Callable[[VLM, PromptBatch], Tensor]
+"""From prompts to the tokens ``[B, T]`` of their answers, padded at the end."""
 
 
 def generate(
@@ -79,8 +105,25 @@ def generate_batches(
     seed: int = 0,
     num_return_sequences: int = 1,
     ids: Sequence[str] | None = None,
+    decoder: Decoder | None = None,
+    on_broken: Callable[[int, RowError], None] | None = None,
 ) -> Iterator[list[tuple[int, str]]]:
     """As [`generate`], batch by batch as they are done, the longest prompts first.
+
+    Args:
+        vlm: The model and its processor.
+        images: One RGB image a prompt, opened when its batch is due.
+        prompts: See [`generate`].
+        max_new_tokens: See [`generate`].
+        batch_size: See [`generate`].
+        temperature: See [`generate`].
+        top_p: See [`generate`].
+        seed: See [`generate`].
+        num_return_sequences: See [`generate`].
+        ids: See [`generate`].
+        decoder: How tokens are chosen; [`plain_decoding`] when None.
+        on_broken: Called with the number of a prompt whose picture cannot be opened, which is then left out;
+            the error is raised when None.
 
     Yields:
         (position, answer) of each row of a batch; the position is that in the list that [`generate`] returns.
@@ -92,17 +135,42 @@ def generate_batches(
     order = [(row, copy) for row in rows for copy in range(num_return_sequences)]
     config = _generation_config(vlm, max_new_tokens)
     for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+        batch, pictures = _openable(order[start : start + batch_size], images, on_broken)
+        if not batch:
+            continue
         sampler = None
         if temperature > 0:
             seeds = [row_seed(seed, f"{names[row]}:{copy}") for row, copy in batch]
             sampler = SeededSampler(seeds, max_new_tokens, temperature=temperature, top_p=top_p)
-        batch_texts = [texts[row] for row, _ in batch]
-        answers = _answer(vlm, [images[row] for row, _ in batch], batch_texts, config, sampler)
+        prompt_batch = PromptBatch(
+            _inputs(vlm, pictures, [texts[row] for row, _ in batch]),
+            pictures,
+            [names[row] for row, _ in batch],
+            config,
+            sampler,
+        )
+        answers = _answer(vlm, prompt_batch, decoder or plain_decoding)
         yield [
             (row * num_return_sequences + copy, answer)
             for (row, copy), answer in zip(batch, answers, strict=True)
         ]
+
+
+def plain_decoding(vlm: VLM, batch: PromptBatch, before: Sequence[LogitsProcessor] = ()) -> Tensor:
+    """Greedy search, or samples where the batch has a sampler.
+
+    Args:
+        vlm: The model and its processor.
+        batch: The prompts.
+        before: What changes the logits before tokens are chosen by them.
+    """
+    sampler = [batch.sampler] if batch.sampler else []
+    output_BT: Any = vlm.model.generate(
+        **batch.inputs,
+        generation_config=batch.config,
+        logits_processor=LogitsProcessorList([*before, *sampler]),
+    )
+    return output_BT[:, batch.inputs["input_ids"].shape[1] :]
 
 
 class SeededSampler(LogitsProcessor):
@@ -165,14 +233,17 @@ def banned_tokens(vlm: VLM) -> list[int]:
     """
     tokenizer = vlm.tokenizer
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special.update(tokenizer.all_special_ids)
-    for name in ("image_token_id", "video_token_id", "image_token_index", "video_token_index"):
-        index = getattr(vlm.model.config, name, None)
-        if isinstance(index, int) and index >= 0:
-            special.add(index)
+    special.update(tokenizer.all_special_ids, image_tokens(vlm))
     vocab_size = vlm.model.get_output_embeddings().weight.shape[0]
     special.update(range(len(tokenizer), vocab_size))
     return sorted(index for index in special - set(end_tokens(vlm)) if index < vocab_size)
+
+
+def image_tokens(vlm: VLM) -> list[int]:
+    """Tokens that stand for parts of a picture or a video in a prompt."""
+    names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
+    found = {getattr(vlm.model.config, name, None) for name in names}
+    return sorted(index for index in found if isinstance(index, int) and index >= 0)
 
 
 def end_tokens(vlm: VLM) -> list[int]:
@@ -201,10 +272,28 @@ def _generation_config(vlm: VLM, max_new_tokens: int) -> GenerationConfig:
     )
 
 
-@torch.inference_mode()
-def _answer(
-    vlm: VLM, images: list[Image], texts: list[str], config: GenerationConfig, sampler: SeededSampler | None
-) -> list[str]:
+def _openable(
+    batch: Sequence[tuple[int, int]],
+    images: Sequence[Image],
+    on_broken: Callable[[int, RowError], None] | None,
+) -> tuple[list[tuple[int, int]], list[Image]]:
+    """The (row, copy) pairs whose pictures can be opened, and the pictures."""
+    opened: dict[int, Image | None] = {}
+    for row, _ in batch:
+        if row in opened:
+            continue
+        try:
+            opened[row] = images[row]
+        except RowError as error:
+            if on_broken is None:
+                raise
+            on_broken(row, error)
+            opened[row] = None
+    found = [(pair, opened[pair[0]]) for pair in batch]
+    return [pair for pair, image in found if image], [image for _, image in found if image]
+
+
+def _inputs(vlm: VLM, images: list[Image], texts: list[str]) -> Mapping[str, Any]:
     bos = vlm.tokenizer.bos_token
     inputs: Any = vlm.processor(
         images=images,
@@ -213,19 +302,20 @@ def _answer(
         padding_side="left",
         add_special_tokens=not (bos and texts[0].startswith(bos)),
         return_tensors="pt",
-    ).to(vlm.device, vlm.model.dtype)
+    )
+    moved: Mapping[str, Any] = inputs.to(vlm.device, vlm.model.dtype)
+    return moved
+
+
+@torch.inference_mode()
+def _answer(vlm: VLM, batch: PromptBatch, decoder: Decoder) -> list[str]:
     training = vlm.model.training
     vlm.model.eval()
     try:
-        output_BT = vlm.model.generate(
-            **inputs,
-            generation_config=config,
-            logits_processor=LogitsProcessorList([sampler] if sampler else []),
-        )
+        tokens_BT = decoder(vlm, batch)
     finally:
         vlm.model.train(training)
-    new_BT = output_BT[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in vlm.tokenizer.batch_decode(new_BT, skip_special_tokens=True)]
+    return [text.strip() for text in vlm.tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)]
 
 
 def _check(

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mfpo.errors import UserError, nearest
+from mfpo.models.quantize import four_bit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -114,6 +115,7 @@ def load_vlm(
     revision: str | None = None,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
+    load_in_4bit: bool = False,
 ) -> VLM:
     """Load a model and its processor, in evaluation mode.
 
@@ -121,20 +123,26 @@ def load_vlm(
 
     Args:
         model_name_or_path: Checkpoint folder, adapter folder or Hub name.
-        dtype: ``auto`` (bfloat16 on a GPU that has it, else float32), a name such as ``bfloat16``, or a
-            dtype.
+        dtype: ``auto`` (bfloat16 on a GPU that has it, else float32), ``checkpoint`` (as it is stored), a
+            name such as ``bfloat16``, or a dtype.
         device: Device to put the model on; the best one there is when None.
         revision: Branch, tag or commit on the Hub.
         attn_implementation: Attention kernel of ``transformers`` (``sdpa``, ``eager``,
             ``flash_attention_2``).
         trust_remote_code: Whether code that comes with the checkpoint may run.
+        load_in_4bit: Whether to hold the language model in 4 bits; see [`mfpo.models.quantize`].
 
     Raises:
-        UserError: Nothing can be opened under that name.
+        UserError: Nothing can be opened under that name, or it cannot be held in 4 bits here.
     """
     target = torch.device(device) if device is not None else default_device()
-    if isinstance(dtype, str):
+    if dtype == "checkpoint":
+        dtype = "auto"
+    elif isinstance(dtype, str):
         dtype = default_dtype(target) if dtype == "auto" else named_dtype(dtype)
+    quantised: dict[str, Any] = {}
+    if load_in_4bit:
+        quantised = {"quantization_config": four_bit(target), "device_map": {"": target}}
     base = adapter_base(model_name_or_path)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
@@ -144,6 +152,7 @@ def load_vlm(
             attn_implementation=attn_implementation,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
+            **quantised,
         )
     except (OSError, ValueError) as error:
         raise _not_loadable(base or model_name_or_path, error) from error
@@ -155,8 +164,9 @@ def load_vlm(
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise _not_loadable(model_name_or_path, error) from error
     processor = load_processor(model_name_or_path, revision=revision, trust_remote_code=trust_remote_code)
-    model = model.to(target).eval()
-    return VLM(model=model, processor=processor, name=model_name_or_path)
+    if not load_in_4bit:
+        model = model.to(target)
+    return VLM(model=model.eval(), processor=processor, name=model_name_or_path)
 
 
 def adapter_base(model_name_or_path: str) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -14,6 +16,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Features: TypeAlias = tuple[Tensor, ...]
+"""Of the pictures of one sequence ``[image tokens, hidden]``: what the language model reads in their place,
+then what is added in its deeper layers, if the model does that."""
 Part: TypeAlias = Literal["language", "projector", "vision"]
 
 # Names that `transformers` gives the modules, the tower's as in `PreTrainedModel.get_encoder`.
@@ -122,10 +127,12 @@ class ImageEncoder:
 
     def __init__(self, model: nn.Module, *, cache_bytes: int = 1 << 30, share: bool = True) -> None:
         self.model = unwrap(model)
-        frozen = not any(p.requires_grad for _, p, part in parameter_parts(self.model) if part != "language")
-        self.shares = share and _takes_features(self.model)
-        self._budget = cache_bytes if frozen else 0
-        self._kept: dict[Hashable, Tensor] = {}
+        parts = parameter_parts(self.model)
+        self._frozen = not any(p.requires_grad for _, p, part in parts if part != "language")
+        self.shares = share and "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
+        self._budget = cache_bytes if self._frozen else 0
+        self._kept: dict[Hashable, Features] = {}
+        self._joined = False
 
     def __call__(self, images: Sequence[ImageInputs], image_of: Sequence[int]) -> dict[str, Any]:
         """Keyword arguments that carry the pictures into the forward pass of ``len(image_of)`` sequences.
@@ -140,34 +147,50 @@ class ImageEncoder:
         features = self._features(images)
         # The sizes and grids of the pictures still tell the model where each one stands in its sequence.
         layout = [{key: v for key, v in image.items() if not key.startswith("pixel_")} for image in sequences]
-        outputs = BaseModelOutputWithPooling(pooler_output=[features[index] for index in image_of])
-        return {**self._to_device(batch_images(layout)), "mm_encoder_outputs": {"image": outputs}}
+        pooled, *deeper = zip(*(features[index] for index in image_of), strict=True)
+        output: Any = BaseModelOutputWithPooling(
+            pooler_output=torch.cat(pooled)[None] if self._joined else pooled
+        )
+        if deeper:
+            output = SimpleNamespace(pooler_output=pooled, deepstack_features=deeper)
+        return {**self._to_device(batch_images(layout)), "mm_encoder_outputs": {"image": output}}
 
-    def _features(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features ``[image tokens, hidden]`` of every entry; only unknown ones are computed."""
+    def _features(self, images: Sequence[ImageInputs]) -> list[Features]:
+        """Features of every entry; only unknown ones are computed."""
         found = {image.key: self._kept[image.key] for image in images if image.key in self._kept}
         new = {image.key: image for image in images if image.key not in found}
         if new:
-            inputs = self._to_device(batch_images([image.tensors for image in new.values()]))
-            pictures = iter(self.model.get_image_features(**inputs, return_dict=True).pooler_output)
-            for key, image in new.items():
-                found[key] = torch.cat([next(pictures) for _ in range(image.count)])
-                self._keep(key, found[key])
+            with torch.no_grad() if self._frozen else nullcontext():
+                encoded = self._encode(list(new.values()))
+            for key, features in zip(new, encoded, strict=True):
+                found[key] = features
+                self._keep(key, features)
         return [found[image.key] for image in images]
 
-    def _keep(self, key: Hashable, features: Tensor) -> None:
-        if features.nbytes <= self._budget:
-            self._kept[key] = features.detach()
-            self._budget -= features.nbytes
+    def _encode(self, images: Sequence[ImageInputs]) -> list[Features]:
+        """Run the tower once over pictures of several entries, and give each entry its own part."""
+        inputs = self._to_device(batch_images([image.tensors for image in images]))
+        output = self.model.get_image_features(**inputs, return_dict=True)
+        pooled = output.pooler_output
+        self._joined = isinstance(pooled, Tensor)
+        # One picture or, where pictures are cut into tiles, one tile or one entry is one part of the output.
+        counts = [image.count for image in images]
+        if len(pooled) != sum(counts):
+            tiles = [len(image.tensors["pixel_values"]) for image in images]
+            counts = tiles if len(pooled) == sum(tiles) else [1] * len(images)
+        levels = [pooled, *(getattr(output, "deepstack_features", None) or ())]
+        columns = []
+        for level in levels:
+            parts = iter(level)
+            columns.append([torch.cat([next(parts) for _ in range(count)]) for count in counts])
+        return list(zip(*columns, strict=True))
+
+    def _keep(self, key: Hashable, features: Features) -> None:
+        nbytes = sum(tensor.nbytes for tensor in features)
+        if nbytes <= self._budget:
+            self._kept[key] = tuple(tensor.detach() for tensor in features)
+            self._budget -= nbytes
 
     def _to_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         device = next(self.model.parameters()).device
         return {key: tensor.to(device, non_blocking=True) for key, tensor in inputs.items()}
-
-
-def _takes_features(model: PreTrainedModel) -> bool:
-    """Whether the forward pass accepts the output of ``get_image_features``, which is then all it needs."""
-    vision_config = getattr(model.config, "vision_config", None)
-    takes = "mm_encoder_outputs" in inspect.signature(model.forward).parameters
-    # Models that also inject features into deeper layers return more than the pooled output.
-    return takes and not hasattr(vision_config, "deepstack_visual_indexes")

@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any
 
 from tqdm import tqdm
 
 from mfpo import __version__
-from mfpo.data.cache import default_cache
-from mfpo.data.columns import extra_types
+from mfpo.data.card import CardNotes, is_complete_card, licence_of, write_card
 from mfpo.data.files import save_config
 from mfpo.data.folder import DatasetWriter, check_writable, open_dataset, read_manifest
-from mfpo.data.sources import image_root, read_source, source_files
+from mfpo.data.push import push_dataset
+from mfpo.data.sources import Outline, Source
 from mfpo.errors import Skip, UserError
 from mfpo.preferences.assemble import Finding, Job
 from mfpo.preferences.config import BuildConfig
-from mfpo.preferences.engine import open_engine
+from mfpo.preferences.identity import build_fingerprint, row_settings
+from mfpo.preferences.inspect import inspect_source
 from mfpo.preferences.keywords import KeywordExtractor
 from mfpo.preferences.noise import check_noise
-from mfpo.preferences.search import RegionSearch
-from mfpo.preferences.store import FORMAT, RegionStore
-from mfpo.preferences.stream import Made, RowStream
-from mfpo.preferences.summary import Summary, show_row, show_summary
-from mfpo.records import ImageSource, Noise, PreferencePair, Sample
-
-INSPECTED_ROWS = 5
-HASHED_BYTES = 256 * 2**20
-
-_FREE = (
-    "output_dir",
-    "num_workers",
-    "max_workers",
-    "engine",
-    "inspect",
-    "dry_run",
-    "overwrite",
-    "check_regions",
-)
-"""Settings that do not change the rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What a first pass over the source found.
-
-    Attributes:
-        items: Its rows, unusable ones included.
-        extra: Further columns and their types.
-        rejected_images: Whether a row brings rejected images along.
-    """
-
-    items: int
-    extra: dict[str, type]
-    rejected_images: bool
+from mfpo.preferences.pipeline import open_row_stream
+from mfpo.preferences.stream import Made
+from mfpo.preferences.summary import Summary, show_summary
+from mfpo.records import ImageSource, Noise, PreferencePair
 
 
 def run(config: BuildConfig) -> None:
@@ -81,22 +46,30 @@ def build_dataset(config: BuildConfig) -> Summary:
             no row was usable.
     """
     _check(config)
+    source = Source(config)
     if config.inspect:
-        return _inspect(config)
+        inspect_source(config, source)
+        return Summary()
     if config.dry_run:
-        return _count(config)
+        return _count(config, source)
     check_writable(config.output_dir)
-    fingerprint = _fingerprint(config)
+    outline = source.outline()
+    fingerprint = build_fingerprint(config, source, outline)
     manifest = read_manifest(config.output_dir)
     if manifest is not None and manifest["fingerprint"] == fingerprint and not config.overwrite:
         title = f"{config.output_dir} was built before, with these settings"
     else:
-        _build(config, fingerprint)
+        _build(config, source, outline, fingerprint)
         title = config.output_dir
     summary = Summary.of_folder(config.output_dir)
+    if not is_complete_card(Path(config.output_dir)):
+        write_card(Path(config.output_dir), _notes(config, source, outline, summary))
     show_summary(summary, title=title)
     if config.check_regions:
         _check_regions(config)
+    if config.push_to_hub is not None:
+        address = push_dataset(config.output_dir, config.push_to_hub, private=config.hub_private_repo)
+        print(f"uploaded to {address}")
     return summary
 
 
@@ -124,56 +97,32 @@ def _check(config: BuildConfig) -> None:
         )
 
 
-def _build(config: BuildConfig, fingerprint: str) -> None:
+def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: str) -> None:
     """Write the folder, after what an earlier run with the same fingerprint finished."""
-    scan = _scan(config)
     writer = DatasetWriter(
         config.output_dir,
-        extra_columns=scan.extra,
-        rejected_images=config.materialize or scan.rejected_images,
+        extra_columns=outline.extra,
+        rejected_images=config.materialize or outline.rejected_images,
         fingerprint=fingerprint,
         overwrite=config.overwrite,
         info={"mfpo": __version__},
     )
-    root = image_root(config.dataset, config.image_dir)
     seen = {identifier for shard in writer.finished for identifier in shard.ids}
-    items = islice(enumerate(_items(config)), writer.position, None)
-    bar = tqdm(total=scan.items, initial=writer.position, desc="build", unit="row", disable=None)
+    items = islice(enumerate(source.items()), writer.position, None)
+    bar = tqdm(total=outline.items, initial=writer.position, desc="build", unit="row", disable=None)
     with (
         writer,
-        _row_stream(config, KeywordExtractor(config.keyword_config()), writer.scratch) as stream,
+        open_row_stream(config, KeywordExtractor(config.keyword_config()), writer.scratch) as stream,
         bar,
     ):
         for made in stream.rows(items, seen):
             writer.position = made.position + 1
             if made.job is not None and isinstance(made.outcome, Finding):
-                writer.write(_pair(made.job, made.outcome, root))
+                writer.write(_pair(made.job, made.outcome, source.images.root, outline))
             elif isinstance(made.outcome, Skip):
                 writer.skip(made.outcome)
             bar.update()
     save_config(config, Path(config.output_dir) / "config.yaml")
-
-
-@contextmanager
-def _row_stream(
-    config: BuildConfig, extractor: KeywordExtractor | None, scratch: Path | None
-) -> Iterator[RowStream]:
-    """What makes the rows.
-
-    Args:
-        config: The settings.
-        extractor: Finds the keywords.
-        scratch: Folder for what an interrupted build of this dataset needs again; None for none.
-    """
-    with open_engine(config) as engine:
-        fingerprint = None if extractor is None else next(iter(engine.map("describe", [None])))
-        if fingerprint is not None:
-            path: Path | str = default_cache() / "regions" / f"{fingerprint}-{FORMAT}.sqlite"
-        else:
-            path = ":memory:" if scratch is None else scratch / "regions.sqlite"
-        with RegionStore(path) as store:
-            search = RegionSearch(engine, store, by_name=fingerprint is None)
-            yield RowStream(config, engine, search, extractor)
 
 
 def _check_regions(config: BuildConfig) -> None:
@@ -192,21 +141,13 @@ def _check_regions(config: BuildConfig) -> None:
     )
 
 
-def _inspect(config: BuildConfig) -> Summary:
-    items = list(islice(_items(config), INSPECTED_ROWS))
-    with _row_stream(config, KeywordExtractor(config.keyword_config()), None) as stream:
-        for made in stream.rows(enumerate(items), set()):
-            show_row(items[made.position].where, made.job, made.outcome)
-    return Summary()
-
-
-def _count(config: BuildConfig) -> Summary:
+def _count(config: BuildConfig, source: Source) -> Summary:
     summary = Summary()
     with (
-        _row_stream(replace(config, materialize=False), None, None) as stream,
+        open_row_stream(replace(config, materialize=False), None, None) as stream,
         tqdm(desc="dry run", unit="row", disable=None) as bar,
     ):
-        for made in stream.rows(enumerate(_items(config)), set()):
+        for made in stream.rows(enumerate(source.items()), set()):
             _tally(summary, made)
             bar.update()
     show_summary(summary, title=f"{config.dataset} (dry run, nothing is written)")
@@ -220,28 +161,36 @@ def _tally(summary: Summary, made: Made) -> None:
         summary.rows += 1
 
 
-def _items(config: BuildConfig) -> Iterator[Sample | Skip]:
-    return islice(read_source(config.dataset, config.image_dir), config.limit)
+def _notes(config: BuildConfig, source: Source, outline: Outline, summary: Summary) -> CardNotes:
+    """What the dataset card says of this build; names of files without this machine's folders."""
+    path = Path(config.dataset)
+    settings = {
+        name: Path(value).name if isinstance(value, str) and "/" in value and Path(value).exists() else value
+        for name, value in row_settings(config).items()
+        if value is not None and value != {} and name not in ("dataset", "image_dir", "limit")
+    }
+    settings["regions"] = config.backend
+    counts = {
+        "rows": summary.rows,
+        "keywords": summary.keywords,
+        "keywords with a region": f"{summary.found} ({summary.found_share:.0%})",
+        "rows without a region": summary.without_region,
+        **{f"noise scope {scope}": count for scope, count in summary.scopes.most_common()},
+    }
+    return CardNotes(
+        source=path.name if path.exists() else config.dataset,
+        kind=f"{source.kind}, layout {outline.layout}",
+        licence=source.licence or licence_of(path if path.is_dir() else path.parent),
+        counts=counts,
+        skipped=summary.skipped,
+        settings=settings,
+    )
 
 
-def _scan(config: BuildConfig) -> Scan:
-    """Count the rows and learn the types of the further columns, which all shards must share."""
-    items, rejected_images = 0, False
-
-    def extras() -> Iterator[dict[str, Any]]:
-        nonlocal items, rejected_images
-        for item in _items(config):
-            items += 1
-            if isinstance(item, Sample):
-                rejected_images = rejected_images or bool(item.rejected_images)
-                yield item.extra
-
-    types = extra_types(extras())
-    return Scan(items, types, rejected_images)
-
-
-def _pair(job: Job, finding: Finding, root: Path) -> PreferencePair:
+def _pair(job: Job, finding: Finding, root: Path, outline: Outline) -> PreferencePair:
     sample = job.sample
+    # A stream may hold more than it declares.
+    extra = {name: value for name, value in sample.extra.items() if name in outline.extra}
     return PreferencePair(
         id=job.id,
         images=tuple(_stored(source, root) for source in sample.images),
@@ -252,7 +201,7 @@ def _pair(job: Job, finding: Finding, root: Path) -> PreferencePair:
         regions=finding.regions,
         noise=finding.noise,
         rejected_images=tuple(_stored(source, root) for source in finding.rejected_images),
-        extra=sample.extra,
+        extra=extra,
         region_status=finding.status,
     )
 
@@ -267,28 +216,3 @@ def _stored(source: ImageSource, root: Path) -> ImageSource:
     if path.is_absolute() or ".." in path.parts:
         path = PurePath(path.name)
     return ImageSource(path.as_posix(), source.data)
-
-
-def _fingerprint(config: BuildConfig) -> str:
-    """Identifies the rows that a configuration makes of its files as they are now."""
-    settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
-    settings["regions"] = config.backend
-    files = source_files(config.dataset)
-    if files:
-        # What is in the files counts, not where they lie.
-        settings["dataset"] = [_file_stamp(path) for path in files]
-    if config.annotations is not None:
-        settings["annotations"] = _file_stamp(Path(config.annotations))
-    text = json.dumps([__version__, settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _file_stamp(path: Path) -> str:
-    """Identifies a file's content; for a large file its size and time of change must do."""
-    try:
-        status = path.stat()
-        if status.st_size > HASHED_BYTES:
-            return f"{path.name} {status.st_size} {status.st_mtime_ns}"
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"the file cannot be read: {error.strerror}", where=str(path)) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mfpo.data.annotations import BoxFormat
+from mfpo.data.source_config import SourceConfig
 from mfpo.preferences.keyword_config import GraphKind, KeywordConfig
 from mfpo.records import Schedule, Scope
 
@@ -17,15 +18,9 @@ MAX_SHARE = 0.6
 
 
 @dataclass(frozen=True)
-class BuildConfig:
-    """Add image preference to text preference: keywords of the chosen answers, their regions, and noise."""
+class RegionSettings:
+    """Finding the keywords in the picture."""
 
-    dataset: str = ""
-    """Text preferences: a JSONL, JSON, CSV or Parquet file, a dataset folder, or a name on the Hub."""
-    output_dir: str = ""
-    """Folder for the dataset; `datasets.load_dataset` opens it."""
-    image_dir: str | None = None
-    """Folder that relative image names are in; the dataset's own folder by default."""
     regions: str = "auto"
     """What finds the keywords in the picture: annotations, grounded-sam2, sam3, clipseg, owlv2-sam, or a
     class of your own as package.module:Class. auto: annotations if there are any, else grounded-sam2 on a
@@ -55,6 +50,12 @@ class BuildConfig:
     """Share of the picture above which what was found of a keyword is dropped as too large."""
     dilate: float = 0.0
     """Grow the regions by this fraction of the picture's shorter side."""
+
+
+@dataclass(frozen=True)
+class KeywordSettings:
+    """Keywords of the chosen answers (paper 3.1)."""
+
     keywords: str = "multipartite"
     """How keywords are found: multipartite (ranked by the graph), nouns (all that name a visible thing),
     first (the first of them, a baseline), given (the source's column keywords), or a function of your own
@@ -79,6 +80,12 @@ class BuildConfig:
     """English spaCy pipeline: an installed package or a folder."""
     embedding_model: str = KeywordConfig.embedding_model
     """Sentence embeddings: the packaged MiniLM, or a folder or Hub name of a sentence-transformers model."""
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """The rejected image."""
+
     noise_scope: Scope = "region"
     """What is perturbed: region (the keywords), global, random, crop, erase, swap or black."""
     noise_step: int = 500
@@ -92,26 +99,47 @@ class BuildConfig:
     """Seed of the noise; a row's own seed is a hash of it and the row's id."""
     noise_image: int = 0
     """Which image of a row with several is searched and perturbed; -1 is the last."""
+    materialize: bool = False
+    """Also store the rejected images, as PNG at the model's resolution, for other tools."""
+    model_name_or_path: str | None = None
+    """Model whose image processor draws the rejected images of --materialize."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The work itself."""
+
     num_workers: int | None = None
     """Processes that open pictures and find regions; the rows are the same for any number. By default one
     for each GPU, one in all without."""
     max_workers: int | None = None
     """Engine ray: let the number of workers grow up to this; num_workers by default."""
     engine: Literal["local", "ray"] = "local"
-    """Where pictures are searched: local (processes of this machine) or ray (Ray Data, here or on a
+    """Where pictures are searched: local (processes of this machine) or ray (actors, here or on a
     cluster)."""
     inspect: bool = False
     """Show how the first rows are understood, and write nothing."""
-    materialize: bool = False
-    """Also store the rejected images, as PNG at the model's resolution, for other tools."""
-    model_name_or_path: str | None = None
-    """Model whose image processor draws the rejected images of --materialize."""
     dry_run: bool = False
     """Read everything and open every picture, count, and write nothing."""
-    limit: int | None = None
-    """Use only the first rows of the source."""
     overwrite: bool = False
     """Replace a dataset that is in the folder already."""
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """The dataset that is written."""
+
+    output_dir: str = ""
+    """Folder for the dataset; `datasets.load_dataset` opens it."""
+    push_to_hub: str | None = None
+    """Also upload the dataset to this repository of the Hub (owner/name), with the token in HF_TOKEN."""
+    hub_private_repo: bool = False
+    """Make that repository private when it is created."""
+
+
+@dataclass(frozen=True)
+class BuildConfig(RunSettings, NoiseSettings, KeywordSettings, RegionSettings, OutputSettings, SourceConfig):
+    """Add image preference to text preference: keywords of the chosen answers, their regions, and noise."""
 
     @property
     def backend(self) -> str:

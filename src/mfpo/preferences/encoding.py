@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from mfpo.data.images import open_image
 from mfpo.errors import RowError
 from mfpo.models.chat import render_prompt, render_response
-from mfpo.models.logprobs import IGNORE, ResponseBatch
 from mfpo.models.vision import ImageInputs, batch_images
 from mfpo.preferences.rejected import rejected_inputs, stored_rejected
 from mfpo.records import Messages, Noise, PreferencePair, Schedule, Scope
@@ -283,64 +282,3 @@ class EncodedRows(Dataset[EncodedRow]):
             self._kept[index] = row
             self._budget -= row.nbytes
         return row
-
-
-def collate(
-    rows: Sequence[EncodedRow], sequences: Sequence[SequenceKind], pad_token_id: int
-) -> ResponseBatch:
-    """Batch the wanted sequences of B rows.
-
-    Args:
-        rows: The encoded rows.
-        sequences: Which of a row's sequences are wanted; all of one kind come first, then all of the next.
-        pad_token_id: Token that fills up shorter sequences.
-
-    Returns:
-        A batch of ``len(sequences) * B`` sequences, in which a picture that serves two sequences is held
-        once.
-    """
-    images = [row.image for row in rows] if {"chosen", "rejected"} & set(sequences) else []
-    image_of: list[int] = []
-    prompts: list[dict[str, Tensor]] = []
-    responses: list[Tensor] = []
-    for kind in sequences:
-        first = 0 if kind != "image_rejected" else len(images)
-        if kind == "image_rejected":
-            images += [_require(row.rejected_image) for row in rows]
-        image_of += range(first, first + len(rows))
-        prompts += [row.prompt for row in rows]
-        responses += [row.rejected if kind == "rejected" else row.chosen for row in rows]
-    labels = _pad_right(responses, IGNORE)
-    inputs = {}
-    for name in prompts[0]:
-        fill = pad_token_id if name == "input_ids" else 0
-        if name == "input_ids":
-            tail = labels.masked_fill(labels == IGNORE, fill)
-        elif name == "attention_mask":
-            tail = (labels != IGNORE).long()
-        else:
-            tail = torch.zeros_like(labels)
-        inputs[name] = torch.cat([_pad_left([prompt[name] for prompt in prompts], fill), tail], dim=1)
-    # Models that place image tokens in two dimensions derive the positions from the token types themselves.
-    if "mm_token_type_ids" not in inputs and "image_grid_thw" not in images[0].tensors:
-        inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    return ResponseBatch(inputs, labels, images, image_of)
-
-
-def _pad_left(tensors: Sequence[Tensor], fill: int) -> Tensor:
-    padded = torch.full((len(tensors), max(map(len, tensors))), fill)
-    for row, tensor in zip(padded, tensors, strict=True):
-        row[len(row) - len(tensor) :] = tensor
-    return padded
-
-
-def _pad_right(tensors: Sequence[Tensor], fill: int) -> Tensor:
-    padded = torch.full((len(tensors), max(map(len, tensors))), fill)
-    for row, tensor in zip(padded, tensors, strict=True):
-        row[: len(tensor)] = tensor
-    return padded
-
-
-def _require(image: ImageInputs | None) -> ImageInputs:
-    assert image is not None, "the rows were encoded without rejected images"
-    return image

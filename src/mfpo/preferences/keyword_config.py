@@ -31,7 +31,7 @@ class KeywordConfig:
     """gamma, weight of semantic similarity beside position; 0 needs no embedding model."""
     alpha_ctx: float = 1.1
     """alpha_ctx, how much a topic's first variant gains from its siblings; 0 turns the adjustment off."""
-    position_decay: float = 1.0
+    position_decay: float = 3.0
     """lambda, how much candidates that come late in the answer lose; 0 turns the decay off."""
     damping: float = 0.85
     """a, share of the rank that comes from the neighbours; at least 0, below 1."""

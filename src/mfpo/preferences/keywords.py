@@ -116,13 +116,32 @@ class KeywordExtractor:
 
     def _keywords(self, candidates: Sequence[Candidate], scores: NDArray[np.float64]) -> tuple[Keyword, ...]:
         # Rounded: what differs by floating-point error alone is a tie. Stable: ties keep the text's order.
-        best = np.argsort(-np.round(scores, 10), kind="stable")
+        best = np.argsort(-np.round(scores, 10), kind="stable").tolist()
         if self.config.method != "nouns":
-            best = best[: self.config.top_k]
+            best = without_repeats(candidates, best)[: self.config.top_k]
         return tuple(
             Keyword(text=candidates[index].text, score=float(scores[index]), spans=candidates[index].spans)
             for index in best
         )
+
+
+def without_repeats(candidates: Sequence[Candidate], order: Sequence[int]) -> list[int]:
+    """Leave out of a ranking what names the same kind of thing as a better one, in more words or in fewer.
+
+    "A tall man ... the man" is one thing with one region, and should not take two of the K places. "Red car"
+    and "blue car" are two. The heads must be equal: a "bus stop" is no bus.
+
+    Args:
+        candidates: The candidates.
+        order: Their indices, best first.
+    """
+    kept: list[int] = []
+    for index in order:
+        stems = candidates[index].stems
+        others = [candidates[better].stems for better in kept]
+        if not any(stems[-1] == o[-1] and (set(o) <= set(stems) or set(stems) <= set(o)) for o in others):
+            kept.append(index)
+    return kept
 
 
 def _brought(

@@ -96,7 +96,7 @@ def rejected_inputs(
 
     clean = _process(image_processor, image) if clean is None else dict(clean)
     scope = noise.scope
-    native = _native_mask(image.size, regions, noise)
+    native = native_mask(image.size, regions, noise)
     mask = _processed_mask(image_processor, native, clean)
     if not mask.any():
         scope = "global"
@@ -183,8 +183,17 @@ def _inside(box: Box, size: tuple[int, int]) -> Box:
     return inside
 
 
-def _native_mask(size: tuple[int, int], regions: Sequence[Region], noise: Noise) -> np.ndarray:
-    """What the scope asks to perturb, bool ``[height, width]`` in pixels of the picture."""
+def native_mask(size: tuple[int, int], regions: Sequence[Region], noise: Noise) -> np.ndarray:
+    """What the scope asks to perturb.
+
+    Args:
+        size: (width, height) of the picture, as PIL has it.
+        regions: Where the keywords are.
+        noise: The row's settings.
+
+    Returns:
+        bool ``[height, width]`` in pixels of the picture; all False where there is no region.
+    """
     shape = size[1], size[0]
     if noise.scope == "global":
         return np.ones(shape, dtype=bool)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from mfpo.errors import UserError
-from mfpo.preferences.engine import Engine, WorkerDied
+from mfpo.preferences.engine import Engine
+from mfpo.preferences.pool import WorkerDied
 from mfpo.preferences.store import Picture, RegionStore
 from mfpo.preferences.worker import Request
 from mfpo.records import ImageSource

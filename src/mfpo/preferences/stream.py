@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from mfpo.errors import RowError, Skip
 from mfpo.preferences.assemble import Finding, Job, assemble
 from mfpo.preferences.config import BuildConfig
-from mfpo.preferences.engine import Engine, WorkerDied
+from mfpo.preferences.engine import Engine
+from mfpo.preferences.pool import WorkerDied
 from mfpo.preferences.search import RegionSearch, Wait
 from mfpo.preferences.worker import Drawing, Request
 from mfpo.records import ImageSource, Keyword, Sample, row_id, text_of
@@ -87,7 +88,7 @@ class RowStream:
         if isinstance(item, Skip):
             return item
         try:
-            target = _target(len(item.images), self._config.noise_image)
+            target = target_image(len(item.images), self._config.noise_image)
             images = tuple(ImageSource(source.path, source.read()) for source in item.images)
             rejected = tuple(ImageSource(source.path, source.read()) for source in item.rejected_images)
         except RowError as error:
@@ -176,7 +177,7 @@ def _with_drawing(job: Job, finding: Finding, result: ImageSource | RowError | W
     return replace(finding, rejected_images=tuple(images))
 
 
-def _target(count: int, wanted: int) -> int:
+def target_image(count: int, wanted: int) -> int:
     """Index of the image that is perturbed; negative settings count from the end.
 
     Raises:

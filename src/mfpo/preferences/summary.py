@@ -1,4 +1,4 @@
-"""What a build did, and how it understands its rows, for people at a terminal."""
+"""What a build did, for people at a terminal."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from rich.console import Console, Group
-from rich.markup import escape
-from rich.panel import Panel
+from rich.console import Console
 from rich.table import Table
 
 from mfpo.data.files import read_jsonl
 from mfpo.data.folder import SKIPPED, shard_files
-from mfpo.errors import Skip
-from mfpo.preferences.assemble import Finding, Job
-from mfpo.records import text_of
 
 
 @dataclass
@@ -89,39 +84,5 @@ def show_summary(summary: Summary, *, title: str, console: Console | None = None
     console.print(table)
     if summary.rows and summary.without_region == summary.rows and summary.keywords:
         console.print(
-            "No keyword of any row was found: do the names in the annotations fit those of the images?"
+            "No keyword of any row was found: with annotations, do their image names fit those of the rows?"
         )
-
-
-def show_row(where: str, job: Job | None, outcome: Finding | Skip, console: Console | None = None) -> None:
-    """Print how one row is understood.
-
-    Args:
-        where: Its place in the source.
-        job: The row; None if it could not be read.
-        outcome: What it gained, or why it is left out.
-        console: Where to; the terminal when None.
-    """
-    console = console or Console()
-    if job is None or isinstance(outcome, Skip):
-        reason = f"{outcome.reason}: {outcome.detail}" if isinstance(outcome, Skip) else ""
-        console.print(
-            Panel(f"[red]left out[/red]  {escape(reason)}", title=escape(where), title_align="left")
-        )
-        return
-    sample = job.sample
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("images", escape(", ".join(source.path or "(embedded)" for source in sample.images)))
-    facts.add_row("prompt", escape(text_of(sample.prompt)))
-    facts.add_row("chosen", f"[green]{escape(text_of(sample.chosen))}[/green]")
-    facts.add_row("rejected", f"[red]{escape(text_of(sample.rejected))}[/red]")
-    if sample.extra:
-        facts.add_row("kept", escape(", ".join(f"{name}={value}" for name, value in sample.extra.items())))
-    noise = outcome.noise
-    facts.add_row("noise", f"{noise.scope}, {noise.schedule} step {noise.step}")
-    keywords = Table("keyword", "score", "regions (xyxy)")
-    for keyword in job.keywords:
-        boxes = [region.box for region in outcome.regions if region.keyword == keyword.text]
-        shown = "; ".join(" ".join(f"{value:.0f}" for value in box) for box in boxes) or "-"
-        keywords.add_row(escape(keyword.text), f"{keyword.score:.2f}", shown)
-    console.print(Panel(Group(facts, keywords), title=f"{escape(where)}  {job.id}", title_align="left"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mfpo.difficulty.config import Estimator
+
 DEFAULT_TITLE = "Modality-fair preference optimization"
 
 
@@ -15,13 +17,31 @@ class BrowseConfig:
     """Dataset folder to show."""
 
     output_file: str | None = None
-    """HTML file to write; ``browse.html`` in the dataset folder if not given."""
+    """HTML file that holds everything; ``browse.html`` in the dataset folder for up to 500 rows."""
 
-    max_rows: int = 100
-    """Rows shown at most, spread evenly over the dataset."""
+    output_dir: str | None = None
+    """Folder to write instead, images in files; ``browse`` in the dataset folder for more rows."""
+
+    max_rows: int = 200
+    """Rows shown at most, spread evenly over the dataset; 0 for all. Statistics are always of all rows."""
+
+    image_size: int = 448
+    """Longer side of images and masks on the page, in pixels."""
+
+    exact_images: bool = True
+    """Also render each rejected image exactly as the model gets it; without, there is the preview alone."""
 
     model_name_or_path: str | None = None
     """Model whose image processor renders the rejected images; CLIP's at 336 px (LLaVA-1.5) if not given."""
+
+    verdicts: str | None = None
+    """Verdicts exported from such a page; their rows are shown first of all, with verdict and note."""
+
+    difficulty: Estimator = "paper"
+    """Entropy to show of a dataset that `mfpo rank` has been over."""
+
+    reference: str | None = None
+    """Fingerprint of the reference pass to show; the latest if not given."""
 
 
 @dataclass(slots=True)
@@ -36,6 +56,9 @@ class ReportConfig:
 
     title: str = DEFAULT_TITLE
     """Heading of the page."""
+
+    model_cards: bool = False
+    """Also write the README.md of each trained run again, now with its scores."""
 
     dataset: str | None = None
     """Dataset folder to show rows of; the one that the runs were trained on if not given."""

@@ -118,6 +118,18 @@ def to_svg(figure: Figure, alt: str) -> Markup:
     return label + Markup(text.removeprefix("<svg"))  # matplotlib escapes the texts in it
 
 
+def to_png(figure: Figure, dpi: int = 120) -> bytes:
+    """A figure as a picture on paper, for a file of its own.
+
+    Args:
+        figure: A figure made in [`style`].
+        dpi: Pixels an inch.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=PAPER, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def in_words(metric: str) -> str:
     """A metric's name as it is set in plots: ``CHAIR_i`` with a subscript."""
     for ending, subscript in (("_i", "ᵢ"), ("_s", "ₛ")):

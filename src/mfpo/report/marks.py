@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 # A word with its inner hyphens and apostrophes, or one sign of a script without spaces.
@@ -90,3 +91,29 @@ def changed_words(before: str, after: str, style: str = "changed") -> list[Mark]
         for operation, _, _, start, end in matcher.get_opcodes()
         if operation in ("insert", "replace")
     ]
+
+
+def layered(
+    text: str, keywords: Sequence[Sequence[tuple[int, int]]], changed: Iterable[Mark]
+) -> Iterator[tuple[str, int, bool]]:
+    """Cut a text at two layers of marks, which may overlap.
+
+    Args:
+        text: Any text.
+        keywords: Spans of each keyword, the important ones first; of those that overlap the earlier is kept.
+        changed: Marks of the other layer.
+
+    Yields:
+        (piece, number of its keyword or -1, whether it lies in a mark of ``changed``); the pieces joined are
+        ``text``.
+    """
+    keyword_of, is_changed = [-1] * len(text), [False] * len(text)
+    for number, spans in enumerate(keywords):
+        for start, end in spans:
+            if 0 <= start < end <= len(text) and all(owner < 0 for owner in keyword_of[start:end]):
+                keyword_of[start:end] = [number] * (end - start)
+    for mark in changed:
+        is_changed[mark.start : mark.end] = [True] * (mark.end - mark.start)
+    layers = zip(text, keyword_of, is_changed, strict=True)
+    for (keyword, differs), group in itertools.groupby(layers, key=lambda entry: entry[1:]):
+        yield "".join(letter for letter, *_ in group), keyword, differs

@@ -48,14 +48,31 @@ def data_uri(
     if max_side is not None and max(picture.size) > max_side:
         picture = picture.copy()
         picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    data, kind = encode_picture(picture, lossless=lossless, quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def encode_picture(
+    picture: Image.Image, *, lossless: bool = False, quality: int = 82, progressive: bool = True
+) -> tuple[bytes, str]:
+    """A picture as a file's bytes, and the format's name (``png`` or ``jpeg``); see [`data_uri`]."""
     buffer = io.BytesIO()
     if lossless:
         picture.save(buffer, "PNG", optimize=True)
-        kind = "png"
-    else:
-        picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return buffer.getvalue(), "png"
+    picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True, progressive=progressive)
+    return buffer.getvalue(), "jpeg"
+
+
+def asset(*names: str) -> Markup:
+    """Files of ``report/templates``, one after the other; ours, so nothing in them is escaped."""
+    folder = resources.files("mfpo.report").joinpath(TEMPLATES)
+    return Markup("\n".join(folder.joinpath(name).read_text("utf-8").strip() for name in names))
+
+
+def csp_hash(text: str) -> str:
+    """How a content security policy names a script or style that it admits."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 @lru_cache(maxsize=1)
@@ -67,11 +84,9 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = resources.files("mfpo.report").joinpath(TEMPLATES, SCRIPT).read_text("utf-8").strip()
+    script = asset(SCRIPT)
     environment.globals.update(
-        script=Markup(script),  # a file of this package
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        keyword_colours=KEYWORD_COLOURS,
+        page_script=script, page_script_hash=Markup(csp_hash(script)), keyword_colours=KEYWORD_COLOURS
     )
     environment.filters.update(grouped=_grouped, percent=_percent, metric=_metric)
     return environment

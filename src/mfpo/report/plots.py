@@ -19,6 +19,7 @@ from mfpo.report.figures import (
     INK,
     MARKERS,
     MUTED,
+    ORANGE,
     PURPLE,
     SERIES,
     VERMILION,
@@ -54,14 +55,22 @@ MARGINS = {
 REWARDS = {
     "rewards/chosen": ("chosen", GREEN, "-"),
     "rewards/rejected": ("rejected answer", BLUE, "-"),
-    "rewards/image_rejected": ("chosen, rejected image", VERMILION, "-"),
+    "rewards/image_rejected": ("chosen, rejected image", VERMILION, (0, (4, 2))),
 }
 LOSSES = {
     "loss/text": ("text", BLUE, "-"),
     "loss/image": ("image", VERMILION, "-"),
     "loss/margin": ("margin", GREEN, "-"),
+    "loss/preference": ("preference", BLUE, "-"),
+    "loss/phrase": ("phrases", BLUE, "-"),
+    "loss/selective_eos": ("selective EOS", BLUE, "-"),
+    "loss/kl": ("divergence from the reference", PURPLE, "-"),
+    "loss/sft": ("supervised", ORANGE, "-"),
     "loss": ("total", INK, (0, (4, 2))),
 }
+BALANCE = {"rewards/modality_balance": ("image margin / text margin", VERMILION, "-")}
+BALANCE_SHOWN = (-1.0, 3.0)
+"""What is shown of the ratio, which is wild while the text margin is near 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +236,28 @@ def _panels(
     *,
     zero: bool = True,
 ) -> Markup | None:
-    """A small panel per run with the same axes, and one legend above them."""
+    with style():
+        figure = draw_panels(logs, series, ylabel, level=0.0 if zero else None)
+        return None if figure is None else to_svg(figure, alt)
+
+
+def draw_panels(
+    logs: Sequence[RunLog],
+    series: Mapping[str, tuple[str, str, Any]],
+    ylabel: str,
+    *,
+    level: float | None = None,
+    shown: tuple[float, float] | None = None,
+) -> Figure | None:
+    """A small panel per run with the same axes, and one legend above them; None if nothing was logged.
+
+    Args:
+        logs: The runs.
+        series: For each metric the name, colour and dashes of its line.
+        ylabel: Name of the vertical axis.
+        level: Where to draw a horizontal line.
+        shown: Ends of the vertical axis at most.
+    """
     logs = [
         log for log in logs if any(key in record for record in log.records for key in series if key != "loss")
     ]
@@ -235,34 +265,36 @@ def _panels(
         return None
     columns = min(_COLUMNS, len(logs))
     rows = math.ceil(len(logs) / columns)
-    with style():
-        figure = new_figure(
-            PAGE_WIDTH * max(columns, 2) / _COLUMNS if columns < _COLUMNS else PAGE_WIDTH, 0.5 + 2.5 * rows
-        )
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        handles: dict[str, Any] = {}
-        for axes, log in zip(grid, logs, strict=False):
-            quiet(axes)
-            axes.set_title(short(log.label), pad=16 if len(log.stages) > 1 else 8)
-            _shade_stages(axes, log)
-            if zero:
-                axes.axhline(0, color=MUTED, linewidth=0.8)
-            for key, (name, colour, dashes) in series.items():
-                points = [(r["step"], r[key]) for r in log.records if key in r and "step" in r]
-                if points:
-                    handles[name] = axes.plot(*zip(*points, strict=True), color=colour, linestyle=dashes)[0]
-        for axes in grid[len(logs) :]:
-            axes.set_visible(False)
-        for index, axes in enumerate(grid[: len(logs)]):
-            axes.margins(x=0.01)
-            if index % columns == 0:
-                axes.set_ylabel(ylabel)
-            if index + columns >= len(logs):
-                axes.set_xlabel("step")
-                axes.tick_params(labelbottom=True)
-        names = [name for name, _, _ in series.values() if name in handles]
-        figure.legend([handles[name] for name in names], names, loc="outside upper left", ncols=len(names))
-        return to_svg(figure, alt)
+    figure = new_figure(
+        PAGE_WIDTH * max(columns, 2) / _COLUMNS if columns < _COLUMNS else PAGE_WIDTH, 0.5 + 2.5 * rows
+    )
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
+    for axes, log in zip(grid, logs, strict=False):
+        quiet(axes)
+        axes.set_title(short(log.label), pad=16 if len(log.stages) > 1 else 8)
+        _shade_stages(axes, log)
+        if level is not None:
+            axes.axhline(level, color=MUTED, linewidth=0.8)
+        for key, (name, colour, dashes) in series.items():
+            points = [(r["step"], r[key]) for r in log.records if key in r and "step" in r]
+            if points:
+                handles[name] = axes.plot(*zip(*points, strict=True), color=colour, linestyle=dashes)[0]
+    for axes in grid[len(logs) :]:
+        axes.set_visible(False)
+    for index, axes in enumerate(grid[: len(logs)]):
+        axes.margins(x=0.01)
+        if shown is not None:
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, shown[0]), min(high, shown[1]))
+        if index % columns == 0:
+            axes.set_ylabel(ylabel)
+        if index + columns >= len(logs):
+            axes.set_xlabel("step")
+            axes.tick_params(labelbottom=True)
+    names = [name for name, _, _ in series.values() if name in handles]
+    figure.legend([handles[name] for name in names], names, loc="outside upper left", ncols=len(names))
+    return figure
 
 
 def _shade_stages(axes: Axes, log: RunLog) -> None:

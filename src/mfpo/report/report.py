@@ -17,14 +17,14 @@ from markupsafe import Markup
 from mfpo import __version__
 from mfpo.data.files import write_atomic
 from mfpo.errors import UserError
-from mfpo.evaluation.compare import Comparison
+from mfpo.evaluation.comparison import Comparison
 from mfpo.evaluation.statistics import Estimate
 from mfpo.report import plots
 from mfpo.report.answers import AnswerSection, answer_section
-from mfpo.report.browse import dataset_rows
 from mfpo.report.config import DEFAULT_TITLE, ReportConfig
+from mfpo.report.model_card import write_model_card
 from mfpo.report.page import render
-from mfpo.report.rows import RowView, default_image_processor
+from mfpo.report.rows import RowView, dataset_rows, default_image_processor
 from mfpo.report.runs import Run, load_runs, settings_table
 from mfpo.report.tables import compare_all, result_tables
 
@@ -49,6 +49,10 @@ def run(config: ReportConfig) -> None:
         reproduce=[shlex.join(["mfpo", "report", *config.runs, "--output_file", config.output_file])],
     )
     print(f"written to {path}")
+    if config.model_cards:
+        for folder in config.runs:
+            if (Path(folder) / "config.yaml").is_file():
+                print(f"written to {write_model_card(folder)}")
 
 
 def write_report(

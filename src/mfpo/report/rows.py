@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from mfpo.data.folder import open_dataset
 from mfpo.data.images import open_image
 from mfpo.errors import RowError, UserError
 from mfpo.preferences.noise import noise_level
@@ -127,6 +129,32 @@ def default_image_processor(model_name_or_path: str | None = None) -> Any:
     return CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
 
 
+def dataset_rows(
+    folder: str | Path, image_processor: Any, max_rows: int, *, steps: Sequence[int] = NOISE_STEPS
+) -> tuple[list[RowView], int]:
+    """Rows of a dataset folder ready for the page, spread evenly over the dataset.
+
+    Args:
+        folder: Dataset folder.
+        image_processor: Renders the rejected images.
+        max_rows: Rows at most.
+        steps: Noise steps to show.
+
+    Returns:
+        The rows, and how many the dataset has.
+    """
+    dataset = open_dataset(folder)
+    picked = spread(len(dataset), max_rows)
+    views = [row_view(dataset[index], image_processor, number=index + 1, steps=steps) for index in picked]
+    return views, len(dataset)
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Positions of ``most`` things at most, spread evenly over ``total``."""
+    count = min(total, max(0, most))
+    return [index * total // count for index in range(count)]
+
+
 def row_view(
     pair: PreferencePair, image_processor: Any, *, number: int = 1, steps: Sequence[int] = NOISE_STEPS
 ) -> RowView:
@@ -183,10 +211,8 @@ def mask_overlay(mask: np.ndarray, colour: str, max_side: int = PICTURE_SIDE) ->
     Returns:
         A palette picture with three colours: nothing, tint, outline.
     """
-    scale = min(1.0, max_side / max(mask.shape))
-    size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
-    small = Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).resize(size, Image.Resampling.BOX)
-    covered = np.asarray(small) > (127 if (np.asarray(small) > 127).any() else 0)
+    covered = shrunk_mask(mask, max_side)
+    size = covered.shape[1], covered.shape[0]
     outline = covered & ~_eroded(covered, max(1, round(max(size) / 224)))
     levels = covered.astype(np.uint8) + outline
     overlay = Image.frombytes("P", size, levels.tobytes())
@@ -194,6 +220,20 @@ def mask_overlay(mask: np.ndarray, colour: str, max_side: int = PICTURE_SIDE) ->
     overlay.putpalette([0, 0, 0, *[red, green, blue] * 2])
     overlay.info["transparency"] = bytes([0, 110, 255])
     return overlay
+
+
+def shrunk_mask(mask: np.ndarray, max_side: int) -> np.ndarray:
+    """A mask at the size at which it is shown.
+
+    Args:
+        mask: bool ``[height, width]``.
+        max_side: Longer side of the result in pixels at most; no region vanishes on the way.
+    """
+    scale = min(1.0, max_side / max(mask.shape))
+    size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
+    small = Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).resize(size, Image.Resampling.BOX)
+    coverage = np.asarray(small)
+    return coverage > (127 if (coverage > 127).any() else 0)
 
 
 def _eroded(mask: np.ndarray, width: int) -> np.ndarray:

@@ -15,8 +15,8 @@ from mfpo.errors import UserError
 from mfpo.evaluation.results import ScoreResult
 from mfpo.report.plots import RunLog
 
-_DISTRACTING = ("output_dir", "dry_run", "report_to", "resume_from_checkpoint", "push_to_hub")
-_STAGE_NAMES = {
+_DISTRACTING = ("output_dir", "dry_run", "report_to", "plot_every", "resume_from_checkpoint", "push_to_hub")
+STAGE_NAMES = {
     "easy_to_hard": LEVELS,
     "hard_to_easy": LEVELS[::-1],
     "random": ("random 1", "random 2", "random 3"),
@@ -44,7 +44,7 @@ class Run:
     @property
     def training(self) -> RunLog:
         """Its training as the plots need it."""
-        return RunLog(self.label, self.log, _STAGE_NAMES.get(str(self.config.get("stages")), ()))
+        return RunLog(self.label, self.log, STAGE_NAMES.get(str(self.config.get("stages")), ()))
 
 
 def load_runs(folders: Sequence[str | Path], labels: Sequence[str] | None = None) -> list[Run]:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mfpo.evaluation.compare import Comparison, compare_results, stars
+from mfpo.evaluation.comparison import Comparison, compare_results
+from mfpo.evaluation.comparison_tables import stars
 from mfpo.evaluation.statistics import Difference, Estimate, Metric
 from mfpo.report.runs import Run
 

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mfpo.difficulty.config import Precision
 from mfpo.errors import UserError, nearest
 from mfpo.training.checkpoints import last_whole_checkpoint
 from mfpo.training.config import TrainConfig
 
+_PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
 FULL_LEARNING_RATE, LORA_LEARNING_RATE = 5e-7, 1e-5
 """Defaults, for models of about 7 billion parameters."""
 
@@ -52,7 +55,7 @@ def training_arguments(config: TrainConfig, precision: Precision, device: torch.
         f"{checkpointing}_checkpointing_kwargs": {"use_reentrant": False},
         "bf16": precision == "mixed",
         "use_cpu": device.type == "cpu",
-        "report_to": config.report_to,
+        "report_to": reporters(config.report_to),
         "logging_steps": config.logging_steps,
         "logging_first_step": True,
         "save_strategy": "steps" if config.save_steps > 0 else "no",
@@ -89,6 +92,32 @@ def name_layers_to_shard(model: nn.Module) -> None:
     """Tell accelerate which layers FSDP shards, where it was launched with FSDP and the user did not."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
         os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", ",".join(layers_to_shard(model)))
+
+
+def reporters(names: str) -> list[str] | str:
+    """Where metrics go, as the parent wants it.
+
+    Args:
+        names: ``none``, or names of transformers' integrations with commas between them.
+
+    Raises:
+        UserError: A name that transformers does not know, or a package that is not installed.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if wanted in ([], ["none"]):
+        return "none"
+    where = f"--report_to {names}"
+    for name in wanted:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(
+                f"no place {name!r} to report to",
+                where=where,
+                fix=nearest(name, ["none", *INTEGRATION_TO_CALLBACK]),
+            )
+        if name not in get_available_reporting_integrations():
+            package = _PACKAGES.get(name, name)
+            raise UserError(f"{package} is not installed", where=where, fix=f"pip install {package}")
+    return wanted
 
 
 def checkpoint_to_resume(config: TrainConfig) -> str | None:

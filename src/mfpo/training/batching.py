@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from torch.utils.data import Dataset
 from mfpo.difficulty.scores import ReferenceScores
 from mfpo.difficulty.stages import Stage
 from mfpo.errors import RowError, Skip, UserError
-from mfpo.models.logprobs import ResponseBatch
-from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind, collate
-from mfpo.training.objectives import SequenceLogps
+from mfpo.models.logprobs import PLAIN, Layout, ResponseBatch, ResponseScores
+from mfpo.preferences.collate import collate, row_tokens
+from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
+from mfpo.training.objectives import Answers, BySequence, SequenceLogps
+from mfpo.training.segments import changed_segments
 
 MAX_UNREADABLE = 20
 """Rows in a row that may fail before training gives up: by then it is the disk, not the row."""
@@ -95,13 +98,16 @@ class Example:
     Attributes:
         row: The encoded row.
         stage: 1-based number of the stage.
-        reference: Its reference log-probabilities by sequence, None when they are computed during training.
+        reference: Its reference log-probabilities by sequence, None when they are computed during training or
+            not needed.
+        tokens: The same token by token, float32 ``[R_kind]`` each; None unless they are needed.
         skips: Rows that could not be read, in whose place it stands.
     """
 
     row: EncodedRow
     stage: int
     reference: dict[str, float] | None = None
+    tokens: dict[str, Tensor] | None = None
     skips: tuple[Skip, ...] = ()
 
 
@@ -115,6 +121,7 @@ class TurnDataset(Dataset[Example]):
         turns: The order.
         reference: Stored scores of the rows, if training uses them.
         sequences: Sequences whose stored log-probabilities are wanted.
+        tokens: Whether they are wanted token by token too.
     """
 
     def __init__(
@@ -123,8 +130,11 @@ class TurnDataset(Dataset[Example]):
         turns: Sequence[Turn],
         reference: ReferenceScores | None,
         sequences: Sequence[SequenceKind],
+        *,
+        tokens: bool = False,
     ) -> None:
         self.rows, self.turns, self.reference, self.sequences = rows, turns, reference, sequences
+        self.tokens = tokens
 
     def __len__(self) -> int:
         return len(self.turns)
@@ -143,8 +153,11 @@ class TurnDataset(Dataset[Example]):
             except RowError as error:
                 skips.append(Skip(f"row {self.rows.ids[turn.row]}", error.reason, error.detail))
                 continue
-            reference = None if self.reference is None else self.reference.logps_of(row.id, self.sequences)
-            return Example(row, self.turns[index].stage, reference, tuple(skips))
+            stored, reference, tokens = self.reference, None, None
+            if stored is not None:
+                reference = stored.logps_of(row.id, self.sequences)
+                tokens = stored.tokens_of(row.id, self.sequences) if self.tokens else None
+            return Example(row, self.turns[index].stage, reference, tokens, tuple(skips))
         raise UserError(
             f"{len(skips)} rows one after the other cannot be read; the last: {skips[-1].detail}",
             where=skips[-1].where,
@@ -162,6 +175,8 @@ class TrainingBatch:
         stages: 1-based number of the stage of each row, float32 ``[B]``.
         reference: Reference log-probabilities, None when they are computed during training.
         ids: The rows' ids.
+        segments: Changed segments of the answers, int64 ``[B, R]`` each; None unless they are needed.
+        eos_token_id: The token that ends an answer.
         skips: Rows that could not be read.
     """
 
@@ -170,6 +185,8 @@ class TrainingBatch:
     stages: Tensor
     reference: SequenceLogps | None
     ids: list[str]
+    segments: BySequence | None = None
+    eos_token_id: int = -1
     skips: list[Skip] = field(default_factory=list)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
@@ -179,40 +196,115 @@ class TrainingBatch:
             responses=self.responses.to(device, non_blocking),
             stages=self.stages.to(device, non_blocking=non_blocking),
             reference=None if self.reference is None else self.reference.to(device, non_blocking),
+            segments=None if self.segments is None else self.segments.map(lambda numbers: numbers.to(device)),
         )
 
-    def split(self, logps: Tensor) -> SequenceLogps:
-        """Log-probabilities ``[S]`` of all sequences as those of each kind, ``[B]``."""
-        return SequenceLogps(**dict(zip(self.sequences, logps.chunk(len(self.sequences)), strict=True)))
+    def by_sequence(self, values: Tensor) -> BySequence:
+        """Values ``[S, ...]`` of all sequences as those of each kind, ``[B, ...]``."""
+        return BySequence(**dict(zip(self.sequences, values.chunk(len(self.sequences)), strict=True)))
+
+    def split(self, scores: ResponseScores) -> SequenceLogps:
+        """A model's scores of all sequences as those of each kind."""
+        sums = self.by_sequence(scores.logps)
+        logits = None if scores.logits is None else self.by_sequence(scores.logits)
+        tokens = self.by_sequence(scores.token_logps)
+        return SequenceLogps(sums.chosen, sums.rejected, sums.image_rejected, tokens, logits)
+
+    def answers(self, mask: Tensor) -> Answers:
+        """The answers as objectives see them.
+
+        Args:
+            mask: Where a response has a token, bool ``[S, R]``.
+        """
+        labels = self.by_sequence(self.responses.labels)
+        return Answers(self.by_sequence(mask), labels, self.segments, self.eos_token_id)
 
 
 @dataclass(frozen=True, slots=True)
 class PreferenceCollator:
-    """Examples to a batch, under the one key that the trainer passes on.
+    """Examples to the batches of one step.
 
     Attributes:
         sequences: The kinds of sequences the objective needs.
         pad_token_id: Token that fills up shorter sequences.
+        layout: How the sequences are laid out.
+        max_tokens: Tokens of a forward pass; examples that are more become several batches. None sets no
+            limit.
+        eos_token_id: Token that ends an answer.
+        segments: Whether the objective needs the changed segments of the answers.
     """
 
     sequences: tuple[SequenceKind, ...]
     pad_token_id: int
+    layout: Layout = PLAIN
+    max_tokens: int | None = None
+    eos_token_id: int = -1
+    segments: bool = False
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, TrainingBatch]:
-        """``{"batch": ...}`` of B examples."""
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """``{"batch": ...}`` of B examples, or of a part of them, with the other parts under ``"more"``."""
+        first, *more = (self._batch(part) for part in self._parts(examples))
+        return {"batch": first, "more": more} if more else {"batch": first}
+
+    def _parts(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """The examples in as few parts within the limit as first-fit decreasing finds."""
+        if self.max_tokens is None:
+            return [list(examples)]
+        parts: list[list[Example]] = []
+        used: list[int] = []
+        for example in sorted(examples, key=self._tokens, reverse=True):
+            tokens = self._tokens(example)
+            fits = (number for number, sum_ in enumerate(used) if sum_ + tokens <= self.max_tokens)
+            number = next(fits, len(parts))
+            if number == len(parts):
+                parts.append([])
+                used.append(0)
+            parts[number].append(example)
+            used[number] += tokens
+        return parts
+
+    def _tokens(self, example: Example) -> int:
+        return row_tokens(example.row, self.sequences, self.layout)
+
+    def _batch(self, examples: Sequence[Example]) -> TrainingBatch:
         rows = [example.row for example in examples]
-        stored = [example.reference for example in examples]
-        reference = None
-        if stored[0] is not None:
-            reference = SequenceLogps(
-                **{name: torch.tensor([row[name] for row in stored if row]) for name in self.sequences}
-            )
-        batch = TrainingBatch(
-            responses=collate(rows, self.sequences, self.pad_token_id),
+        responses = collate(rows, self.sequences, self.pad_token_id, self.layout)
+        return TrainingBatch(
+            responses=responses,
             sequences=self.sequences,
             stages=torch.tensor([float(example.stage) for example in examples]),
-            reference=reference,
+            reference=self._reference(examples, responses.labels.shape[1]),
             ids=[row.id for row in rows],
+            segments=self._segments(rows, responses.labels.shape[1]) if self.segments else None,
+            eos_token_id=self.eos_token_id,
             skips=[skip for example in examples for skip in example.skips],
         )
-        return {"batch": batch}
+
+    def _reference(self, examples: Sequence[Example], length: int) -> SequenceLogps | None:
+        """Stored log-probabilities of the examples; those of tokens padded with 0 to ``length``."""
+        stored = [example.reference for example in examples if example.reference is not None]
+        if not stored:
+            return None
+        sums: dict[str, Tensor] = {
+            name: torch.tensor([row[name] for row in stored]) for name in self.sequences
+        }
+        details = [example.tokens for example in examples if example.tokens is not None]
+        tokens = None
+        if details:
+            tokens = BySequence(
+                **{name: _padded([row[name] for row in details], length) for name in self.sequences}
+            )
+        return SequenceLogps(sums["chosen"], sums.get("rejected"), sums.get("image_rejected"), tokens)
+
+    def _segments(self, rows: Sequence[EncodedRow], length: int) -> BySequence:
+        pairs = [changed_segments(row.chosen.tolist(), row.rejected.tolist()) for row in rows]
+        chosen, rejected = (_padded([torch.tensor(pair[side]) for pair in pairs], length) for side in (0, 1))
+        return BySequence(chosen, rejected, chosen if "image_rejected" in self.sequences else None)
+
+
+def _padded(rows: Sequence[Tensor], length: int) -> Tensor:
+    """Rows of different lengths, filled up with 0."""
+    out = rows[0].new_zeros(len(rows), length)
+    for line, row in zip(out, rows, strict=True):
+        line[: len(row)] = row
+    return out

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from mfpo.difficulty.config import Estimator, StageOrder
+from mfpo.difficulty.config import Estimator, SharedPrefix, StageOrder
 from mfpo.records import Schedule, Scope
 
 ReferenceKind: TypeAlias = Literal["precomputed", "adapter", "copy"]
+PairLoss: TypeAlias = Literal["sigmoid", "robust", "ipo", "hinge"]
 
 
 SKIPPED_FILE = "skipped.jsonl"
@@ -16,8 +17,8 @@ SKIPPED_FILE = "skipped.jsonl"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Train a vision-language model on text and image preference together, from easy rows to hard ones."""
+class RunSettings:
+    """What is trained on what, and where the result goes."""
 
     dataset: str = ""
     """Dataset folder that `mfpo build` wrote."""
@@ -25,10 +26,18 @@ class TrainConfig:
     """Checkpoint folder or Hub name of the model to start from; it is the reference as well."""
     output_dir: str = ""
     """Folder for the trained checkpoint or LoRA adapter, its settings, metrics and checkpoints."""
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """The objective and what shapes its terms; None is the objective's own value."""
+
     objective: str = "mfpo"
-    """dpo, dpo+margin, mdpo (the loss of mfpo with a randomly cropped image) or mfpo."""
-    beta: float = 0.1
-    """Strength of the pull to the reference: reward = beta * (log pi - log pi_ref)."""
+    """dpo, dpo+margin, mdpo (the loss of mfpo with a randomly cropped image), mfpo, simpo, ha-dpo, ddpo,
+    chip, halva, povid, selective-eos, or a function of your own, module:function; see docs/objectives.md."""
+    beta: float | None = None
+    """Strength of the pull to the reference: reward = beta * (log pi - log pi_ref). The objective's own when
+    not given: 0.1, or 0.5 for ddpo and 2 for simpo."""
     eta: float = 0.0
     """Margin that the chosen reward is to exceed, equation 7."""
     text_weight: float | None = None
@@ -37,6 +46,62 @@ class TrainConfig:
     """Weight of the image term, equation 6; the objective's own if not given; 0 saves the third sequence."""
     margin_weight: float | None = None
     """Weight of the margin term, equation 7; the objective's own when not given."""
+    sft_weight: float | None = None
+    """Weight of supervised training on the chosen answer beside any objective: mean negative log-probability
+    of its tokens. The objective's own when not given: 0.5 for ha-dpo, else 0."""
+    text_loss: PairLoss | None = None
+    """Loss of the text term: sigmoid (DPO), robust, ipo (log-ratios per token) or hinge."""
+    image_loss: PairLoss | None = None
+    """Loss of the image term, likewise."""
+    label_smoothing: float | None = None
+    """Assumed share of rows whose preference is wrong, 0 to below 0.5: conservative DPO with sigmoid,
+    unbiased with robust."""
+    length_normalization: bool = False
+    """Divide log-probabilities by the number of the answer's tokens; beta must then be about as many times
+    larger."""
+    reference_free: bool = False
+    """Rewards beta * log pi without a reference, so that no reference pass is needed."""
+    target_margin: float | None = None
+    """What the difference of rewards of the text term is to exceed; the gamma of SimPO."""
+    segment_weight: float | None = None
+    """Weight of tokens in which the two answers differ, others have 1; gamma of ddpo, 1 + lambda of chip."""
+    kl_weight: float | None = None
+    """Weight of the divergence from the reference in chip and halva."""
+    balance_modalities: bool = False
+    """Shift weight between text and image term by the ratio of their running reward margins, to the one that
+    lags behind."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapter."""
+
+    use_lora: bool = False
+    """Train a LoRA adapter of the language model instead of its weights."""
+    lora_r: int = 128
+    """Rank of the adapter."""
+    lora_alpha: int = 256
+    """Scale of the adapter; its output is multiplied by lora_alpha / lora_r, or with use_rslora by
+    lora_alpha / sqrt(lora_r)."""
+    lora_dropout: float = 0.0
+    """Dropout before the adapter. The model's own dropout is always off."""
+    lora_target_modules: list[str] | None = None
+    """Names of linear layers that get an adapter, such as q_proj; all of the language model when not given.
+    Layers of the vision tower never do."""
+    use_dora: bool = False
+    """Train direction and magnitude of the adapted weights apart (DoRA); slower, and better at small
+    ranks."""
+    use_rslora: bool = False
+    """Scale the adapter by lora_alpha / sqrt(lora_r) (rsLoRA), which keeps large ranks stable."""
+    load_in_4bit: bool = False
+    """Hold the frozen language model in 4 bits (QLoRA, NF4 with double quantisation); needs --use_lora, a GPU
+    and bitsandbytes."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
+    """Train a vision-language model on text and image preference together, from easy rows to hard ones."""
+
     noise_scope: Scope | None = None
     """Where the rejected image is corrupted, in place of the rows' own scope."""
     noise_step: int | None = None
@@ -63,21 +128,13 @@ class TrainConfig:
     """Optimizer steps of the whole training, in place of num_train_epochs; shared among stages by size."""
     per_device_train_batch_size: int = 4
     """Rows in a forward pass; each is two or three sequences."""
+    max_tokens: int | None = None
+    """Tokens of a forward pass, images included; more rows than fit are passed one part after the other, with
+    the gradients of all together. With prompts shared a row takes its two prompts and three responses."""
     gradient_accumulation_steps: int = 4
     """Forward passes for each optimizer step."""
     max_length: int | None = 2048
     """Tokens of image, prompt and response; responses are cut to fit, images and prompts never."""
-    use_lora: bool = False
-    """Train a LoRA adapter of the language model instead of its weights."""
-    lora_r: int = 128
-    """Rank of the adapter."""
-    lora_alpha: int = 256
-    """Scale of the adapter; its output is multiplied by lora_alpha / lora_r."""
-    lora_dropout: float = 0.0
-    """Dropout before the adapter. The model's own dropout is always off."""
-    lora_target_modules: list[str] | None = None
-    """Names of linear layers that get an adapter, such as q_proj; all of the language model when not given.
-    Layers of the vision tower never do."""
     train_projector: bool = False
     """Train the projector between vision tower and language model too. While it is frozen, the features of
     each image are computed once and kept."""
@@ -85,14 +142,17 @@ class TrainConfig:
     """Train the vision tower too."""
     reference: ReferenceKind = "precomputed"
     """Where reference log-probabilities come from: precomputed (one pass before training, or what `mfpo rank`
-    stored), adapter (the model with its adapter switched off) or copy (a frozen copy held in memory)."""
+    stored), adapter (the model with its adapter switched off) or copy (a frozen copy held in memory). chip,
+    halva and povid compare whole distributions and need one of the latter two."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     bf16: bool | None = None
     """Compute in bfloat16; on a GPU that has it when not given. Full training keeps float32 weights, LoRA
     training keeps the frozen weights in bfloat16."""
     report_to: str = "none"
-    """Where metrics go besides metrics.jsonl: none, tensorboard, wandb, ..."""
+    """Where metrics go besides metrics.jsonl: none, tensorboard, wandb, trackio, or several with commas."""
+    plot_every: int = 10
+    """Lines of metrics between two drawings of the curves in output_dir/plots; 0 for none."""
     logging_steps: int = 10
     """Steps between two lines of metrics."""
     save_steps: int = 0
@@ -100,7 +160,11 @@ class TrainConfig:
     revision: str | None = None
     """Branch, tag or commit of the model on the Hub."""
     attn_implementation: str | None = None
-    """Attention kernel: sdpa, eager or flash_attention_2; the model's choice when not given."""
+    """Attention kernel: sdpa, eager, flex_attention or flash_attention_2; the model's choice when not
+    given."""
+    shared_prefix: SharedPrefix = "auto"
+    """Encode image and prompt once for all answers: auto (where a check on the first rows finds the numbers
+    of plain sequences), on (refuse if not) or off."""
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint."""
     resume_from_checkpoint: str | None = None

@@ -90,6 +90,8 @@ def _add_adapter(model: PreTrainedModel, config: TrainConfig, name: str) -> PreT
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
         target_modules=_pattern(lora_targets(model, config.lora_target_modules)),
         modules_to_save=projector if config.train_projector else None,
         task_type="CAUSAL_LM",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mfpo.preferences.encoding import EncodedRows, RowEncoder
 from mfpo.preferences.lengths import RowLength, measure_rows
 from mfpo.records import PreferencePair, text_of
 from mfpo.training.batching import TrainingBatch
+from mfpo.training.objectives import Loss
 from mfpo.training.parameters import parameter_counts
 from mfpo.training.probe import Probe
 from mfpo.training.trainer import PreferenceTrainer
@@ -157,7 +159,7 @@ def check_first_loss(trainer: PreferenceTrainer, batch: TrainingBatch, precision
     """Check that the loss before the first step is what it must be while the policy is the reference.
 
     A wrong value means that policy and reference do not see the same thing: another model, template, image or
-    precision, or dropout.
+    precision, or dropout. Terms whose value depends on the data are checked for being finite.
 
     Args:
         trainer: The trainer before its first step.
@@ -175,13 +177,27 @@ def check_first_loss(trainer: PreferenceTrainer, batch: TrainingBatch, precision
     model.eval()
     output, _ = trainer.evaluate_batch(model, batch.to(trainer.args.device))
     model.train(training)
-    loss, expected = output.loss.mean().item(), trainer.loss.at_start
+    loss = output.loss.mean().item()
+    if not math.isfinite(loss):
+        raise UserError(f"before the first step the loss is {loss}", where="step-0 check")
     tolerance = TOLERANCE_FLOAT32 if precision == "float32" else TOLERANCE_BF16
-    if not abs(loss - expected) <= tolerance:
-        rewards = {name: f"{values.mean().item():+.4f}" for name, values in output.rewards.items()}
+    for term, expected in trainer.loss.terms_at_start.items():
+        if expected is None:
+            continue
+        found = output.terms[term].mean().item()
+        if abs(found - expected) <= tolerance * max(1.0, expected):
+            continue
+        rewards = "unknown"
+        if output.rewards is not None:
+            means = {
+                name: values.mean().item()
+                for name, values in vars(output.rewards).items()
+                if values is not None
+            }
+            rewards = ", ".join(f"{name} {mean:+.4f}" for name, mean in means.items())
         raise UserError(
-            f"before the first step the loss is {loss:.5f} and not {expected:.5f} (all rewards must be 0:"
-            f" {rewards}); policy and reference are not the same function",
+            f"before the first step the {term} term is {found:.5f} and not {expected:.5f} (all rewards must"
+            f" be 0: {rewards}); policy and reference are not the same function",
             where="step-0 check",
             fix="remove the stored scores (reference/ in dataset and output_dir); --reference copy does"
             " without them and tells whether they are the cause",
@@ -223,11 +239,10 @@ def describe(trainer: PreferenceTrainer, batch: TrainingBatch, found: Preflight)
         f"lengths of {lengths.how}: at most {lengths.longest} tokens (row {lengths.longest_id}),"
         f" {lengths.image_tokens} of them for images; {lengths.mean:.0f} on average",
         f"{lengths.cut} responses cut to fit; all answers end with the end-of-sequence token",
+        _describe_start(trainer.loss, found.first_loss),
     ]
     if lengths.too_long:
         lines.append(f"{lengths.too_long} rows left out: image and prompt alone fill --max_length")
-    loss = f"step-0 loss must be {trainer.loss.at_start:.5f}"
-    lines.append(loss if found.first_loss is None else f"{loss} and is {found.first_loss:.5f}")
     for part, (trained, total) in parameter_counts(trainer.model).items():
         lines.append(f"{part}: {trained:,} of {total:,} parameters trained")
     if found.targets:
@@ -277,15 +292,22 @@ def _gib(count: int) -> str:
     return f"{count / 2**30:.2f} GiB"
 
 
+def _describe_start(loss: Loss, found: float | None) -> str:
+    if loss.at_start is not None:
+        line = f"step-0 loss must be {loss.at_start:.5f}"
+        return line if found is None else f"{line} and is {found:.5f}"
+    known = [f"{term} {value:.5f}" for term, value in loss.terms_at_start.items() if value is not None]
+    line = "step-0 loss depends on the data" + (f" and is {found:.5f}" if found is not None else "")
+    return f"{line}{', and must be of ' + ', '.join(known) if known else ''}"
+
+
 def _describe_row(batch: TrainingBatch, processor: Any) -> list[str]:
     """The first row of a batch as the model reads it; image tokens are counted, not shown."""
     token = _image_token_id(processor)
-    inputs, size = batch.responses.inputs, len(batch.ids)
+    size = len(batch.ids)
     lines = [f"row {batch.ids[0]}, stage {batch.stages[0].item():.0f}:"]
     for number, kind in enumerate(batch.sequences):
-        mask = inputs["attention_mask"][number * size].bool()
-        ids = inputs["input_ids"][number * size][mask].tolist()
-        picture = batch.responses.images[batch.responses.image_of[number * size]]
+        ids, picture = batch.responses.sequence(number * size)
         text = processor.tokenizer.decode([other for other in ids if other != token])
         shape = "x".join(str(side) for side in picture.tensors["pixel_values"].shape)
         lines.append(f"  {kind} ({ids.count(token)} image tokens, pixel_values {shape}): {text!r}")

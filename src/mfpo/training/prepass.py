@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,31 @@ from torch import nn
 
 from mfpo.difficulty.config import Precision
 from mfpo.difficulty.fingerprint import Fingerprint
-from mfpo.difficulty.scores import compute_scores
+from mfpo.difficulty.scores import ReferenceScores, compute_scores
 from mfpo.difficulty.semantic import SemanticEntropies
-from mfpo.difficulty.store import Stored, find_scores, obtain_scores
-from mfpo.errors import UserError
+from mfpo.difficulty.store import find_scores, obtain_scores
+from mfpo.errors import Skip, UserError
+from mfpo.models.logprobs import Layout
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, SequenceKind
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the reference before training.
+
+    Attributes:
+        scores: Scores of all rows, or in a dry run of some; None where none are needed.
+        skips: Rows that could not be read.
+        seconds: What the pass over all rows would take; None if it is done or not needed.
+    """
+
+    scores: ReferenceScores | None = None
+    skips: list[Skip] = field(default_factory=list)
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +49,40 @@ class ReferenceSource:
         folders: Where they may be stored; new ones go to the first.
         sequences: The sequences that are needed.
         precision: What the model computes in.
+        layout: How the sequences are laid out.
+        tokens: Whether scores are needed token by token.
     """
 
     fingerprint: Fingerprint
     folders: Sequence[Path]
     sequences: Sequence[SequenceKind]
     precision: Precision
+    layout: Layout
+    tokens: bool
 
-    def obtain(
-        self, model: nn.Module, rows: EncodedRows, images: ImageEncoder, args: TrainingArguments
-    ) -> Stored:
-        """Stored scores of all rows, or those of a reference pass."""
-        return obtain_scores(
+    def known(
+        self,
+        model: nn.Module,
+        rows: EncodedRows,
+        images: ImageEncoder,
+        by_length: Sequence[int],
+        args: TrainingArguments,
+        *,
+        sample: bool,
+    ) -> Known:
+        """Stored scores of all rows, or those of a reference pass.
+
+        Args:
+            model: The model.
+            rows: The rows.
+            images: Encoder of its pictures.
+            by_length: Indices of rows, the longest first.
+            args: The training arguments.
+            sample: Score the longest rows and a few others only, where none are stored.
+        """
+        if sample:
+            return self._sample(model, rows, images, by_length, args)
+        stored = obtain_scores(
             model,
             rows,
             images,
@@ -53,8 +91,11 @@ class ReferenceSource:
             folders=self.folders,
             batch_size=args.per_device_train_batch_size,
             precision=self.precision,
+            layout=self.layout,
+            tokens=self.tokens,
             progress=not args.disable_tqdm,
         )
+        return Known(stored.scores, stored.skips)
 
     def semantic(self) -> SemanticEntropies:
         """Stored semantic entropies.
@@ -72,26 +113,17 @@ class ReferenceSource:
             fix="run `mfpo rank --semantic` first, with the same model, noise, max_length and precision",
         )
 
-    def sample(
+    def _sample(
         self,
         model: nn.Module,
         rows: EncodedRows,
         images: ImageEncoder,
         by_length: Sequence[int],
         args: TrainingArguments,
-    ) -> tuple[Stored, float | None]:
-        """Stored scores, or those of the longest rows and a few others, and the seconds that all would take.
-
-        Args:
-            model: The model.
-            rows: The rows.
-            images: Encoder of its pictures.
-            by_length: Indices of rows, the longest first.
-            args: The training arguments.
-        """
-        found = find_scores(self.folders, self.fingerprint, self.sequences)
-        if found is not None:
-            return found, None
+    ) -> Known:
+        stored = find_scores(self.folders, self.fingerprint, self.sequences, tokens=self.tokens)
+        if stored is not None:
+            return Known(stored.scores, stored.skips)
         size = args.per_device_train_batch_size
         spread = np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(int).tolist()
         chosen = list(dict.fromkeys([*by_length[:size], *spread]))
@@ -104,7 +136,9 @@ class ReferenceSource:
             self.sequences,
             batch_size=size,
             precision=self.precision,
+            layout=self.layout,
+            tokens=self.tokens,
             progress=False,
         )
         seconds = (time.perf_counter() - started) * len(rows) / len(few) / args.world_size
-        return Stored(scores, skips), seconds
+        return Known(scores, skips, seconds)

@@ -31,7 +31,7 @@ class Probe:
 
     Attributes:
         ids: The rows.
-        tokens: Tokens of all their sequences, padding included.
+        tokens: Tokens of a forward pass, padding included.
         seconds: Time it took.
         peak: Memory at its peak in bytes: allocated on the GPU, or resident on the CPU; None where the system
             does not tell.
@@ -47,8 +47,8 @@ class Probe:
     total: int
 
 
-def longest_batch(trainer: PreferenceTrainer, longest: Sequence[int]) -> TrainingBatch:
-    """The batch of given rows, as training would make it.
+def longest_batch(trainer: PreferenceTrainer, longest: Sequence[int]) -> list[TrainingBatch]:
+    """Given rows as training would batch them: one batch, or several within a limit of tokens.
 
     Args:
         trainer: The trainer.
@@ -56,44 +56,46 @@ def longest_batch(trainer: PreferenceTrainer, longest: Sequence[int]) -> Trainin
     """
     dataset: TurnDataset = copy.copy(trainer.train_dataset)
     dataset.turns = [Turn(row, 1) for row in longest]
-    batch: TrainingBatch = trainer.data_collator([dataset[turn] for turn in range(len(dataset))])["batch"]
-    return batch
+    made = trainer.data_collator([dataset[turn] for turn in range(len(dataset))])
+    return [made["batch"], *made.get("more", ())]
 
 
-def probe(trainer: PreferenceTrainer, batch: TrainingBatch) -> Probe:
-    """Run a batch forward and backward, and leave no trace: no gradient, no random number, nothing cached.
+def probe(trainer: PreferenceTrainer, batches: Sequence[TrainingBatch]) -> Probe:
+    """Run batches forward and backward, and leave no trace: no gradient, no random number, nothing cached.
 
     Args:
         trainer: The trainer before its first step.
-        batch: The rows.
+        batches: The rows.
 
     Raises:
         UserError: The GPU's memory does not hold it.
     """
     model: Any = trainer.model
     device = trainer.args.device
+    ids = [row for batch in batches for row in batch.ids]
+    tokens = max(batch.responses.tokens for batch in batches)
     enable_checkpointing(trainer)
     with _traceless(trainer):
         _reset_peak(device)
         started = time.perf_counter()
         try:
-            output, _ = trainer.evaluate_batch(model, batch.to(device))
-            output.loss.mean().backward()
+            for batch in batches:
+                output, _ = trainer.evaluate_batch(model, batch.to(device))
+                output.loss.mean().backward()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         except torch.OutOfMemoryError:
             raise UserError(
                 f"the longest batch does not fit into the GPU's {_total(device) / 2**30:.0f} GiB: rows"
-                f" {', '.join(batch.ids)}, {batch.responses.inputs['input_ids'].numel()} tokens",
-                where=f"--per_device_train_batch_size {len(batch.ids)}",
+                f" {', '.join(ids)}, {tokens} tokens",
+                where=f"--per_device_train_batch_size {len(ids)}",
                 fix="lower it and raise --gradient_accumulation_steps, add --gradient_checkpointing or"
                 " --use_lora, or cut long answers by --max_length",
             ) from None
         seconds = time.perf_counter() - started
         peak = _peak(device)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    tokens = batch.responses.inputs["input_ids"].numel()
-    return Probe(batch.ids, tokens, seconds, peak, ADAM_BYTES * trained, _total(device))
+    return Probe(ids, tokens, seconds, peak, ADAM_BYTES * trained, _total(device))
 
 
 def enable_checkpointing(trainer: PreferenceTrainer) -> None:

@@ -17,6 +17,7 @@ from mfpo.difficulty.stages import split_rest
 from mfpo.difficulty.store import FOLDER
 from mfpo.errors import UserError
 from mfpo.models.load import VLM
+from mfpo.models.logprobs import Layout
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, RowEncoder, Rows
 from mfpo.records import PreferencePair
@@ -65,6 +66,7 @@ class Rescoring:
         plan: The order that was planned.
         config: The settings.
         precision: What the model computes in.
+        layout: How sequences are laid out.
         rows_per_step: Rows of an optimizer step, of all processes.
         semantic: How semantic entropies are made, if difficulty is that.
     """
@@ -74,6 +76,7 @@ class Rescoring:
     plan: TurnPlan
     config: TrainConfig
     precision: Precision
+    layout: Layout
     rows_per_step: int
     semantic: SemanticSettings | None = None
 
@@ -141,7 +144,7 @@ class Rescoring:
         encoder = RowEncoder(self.vlm.processor, max_length=config.max_length, rejected_image=False)
         encoded = EncodedRows(rows, encoder, cache_bytes=0)
         folder = Path(config.output_dir) / FOLDER
-        digest = fingerprint(model, encoder, rows, self.precision).digest
+        digest = fingerprint(model, encoder, rows, self.precision, self.layout).digest
         if config.difficulty == "semantic":
             assert self.semantic is not None
             found = semantic_entropies(
@@ -160,6 +163,7 @@ class Rescoring:
                 ("chosen",),
                 batch_size=self.trainer.args.per_device_train_batch_size,
                 precision=self.precision,
+                layout=self.layout,
                 progress=not self.trainer.args.disable_tqdm,
                 folder=folder / f"after-{step}.{digest}.parts",
             )

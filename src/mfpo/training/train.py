@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerCallback, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import check_writable, open_dataset
-from mfpo.difficulty.config import BY_DIFFICULTY, Precision
-from mfpo.difficulty.fingerprint import fingerprint
-from mfpo.difficulty.scores import ReferenceScores
-from mfpo.difficulty.semantic import SemanticEntropies
-from mfpo.difficulty.stages import plan_stages
 from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
-from mfpo.models.load import VLM, default_dtype, load_vlm, process_device
-from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
-from mfpo.training.arguments import checkpoint_to_resume, is_sharded, name_layers_to_shard, training_arguments
-from mfpo.training.batching import PreferenceCollator, TurnDataset, TurnPlan
+from mfpo.models.load import VLM, load_vlm, process_device
+from mfpo.preferences.encoding import Rows
+from mfpo.training.arguments import checkpoint_to_resume, reporters
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
-from mfpo.training.objectives import get_objective
-from mfpo.training.parameters import lora_targets, prepare_model
-from mfpo.training.preflight import (
-    Preflight,
-    check_first_loss,
-    check_rows,
-    check_template,
-    describe,
-    rows_per_step,
-)
-from mfpo.training.prepass import ReferenceSource
-from mfpo.training.probe import longest_batch, probe
-from mfpo.training.reference import make_reference
-from mfpo.training.rescoring import Rescoring
-from mfpo.training.trainer import Loss, PreferenceTrainer
+from mfpo.training.loss import make_loss
+from mfpo.training.setup import set_up, wants_bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +45,12 @@ class TrainResult:
     seconds: float
 
 
-def run(config: TrainConfig) -> TrainResult | None:
+def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> TrainResult | None:
     """Train as the configuration says; None after a dry run.
+
+    Args:
+        config: The settings.
+        callbacks: What else is told of steps and metrics.
 
     Raises:
         UserError: A setting, the dataset or the model is wrong, or a check before training fails.
@@ -75,11 +59,12 @@ def run(config: TrainConfig) -> TrainResult | None:
         if not getattr(config, name):
             raise UserError("a required setting is missing", where=f"--{name}")
     _check_ranges(config)
-    get_objective(config.objective)
+    make_loss(config)
+    reporters(config.report_to)
     check_writable(config.output_dir)
     rows = open_dataset(config.dataset)
     device = process_device()
-    half = config.use_lora and wants_bf16(config, device)
+    half = config.use_lora and (config.load_in_4bit or wants_bf16(config, device))
     vlm = load_vlm(
         config.model_name_or_path,
         dtype=torch.bfloat16 if half else torch.float32,
@@ -87,12 +72,18 @@ def run(config: TrainConfig) -> TrainResult | None:
         revision=config.revision,
         attn_implementation=config.attn_implementation,
         trust_remote_code=config.trust_remote_code,
+        load_in_4bit=config.load_in_4bit,
     )
-    return train(vlm, rows, config, stored_scores=Path(config.dataset) / FOLDER)
+    return train(vlm, rows, config, stored_scores=Path(config.dataset) / FOLDER, callbacks=callbacks)
 
 
 def train(
-    vlm: VLM, rows: Rows, config: TrainConfig, *, stored_scores: Path | None = None
+    vlm: VLM,
+    rows: Rows,
+    config: TrainConfig,
+    *,
+    stored_scores: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainResult | None:
     """Train a model that is already loaded; None after a dry run.
 
@@ -101,6 +92,7 @@ def train(
         rows: The preference rows.
         config: The settings; ``dataset`` and ``model_name_or_path`` are only recorded.
         stored_scores: Folder in which ``mfpo rank`` may have stored the scores of these rows.
+        callbacks: What else is told of steps and metrics.
 
     Raises:
         UserError: A setting is wrong, or a check before training fails.
@@ -109,12 +101,13 @@ def train(
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint_to_resume(config)
-    trainer, skips, report, rescoring = set_up(
-        vlm, rows, config, stored_scores=stored_scores, at_start=checkpoint is None
+    prepared = set_up(
+        vlm, rows, config, stored_scores=stored_scores, at_start=checkpoint is None, callbacks=callbacks
     )
+    trainer, skips = prepared.trainer, prepared.skips
     writes = trainer.args.should_save
     if writes:
-        print(report)
+        print(prepared.report)
     if config.dry_run:
         return None
 
@@ -125,12 +118,13 @@ def train(
         trainer.restore_extras(checkpoint)
     with trainer.watch.signals():
         if config.rescore_between_stages:
-            rescoring.train(checkpoint)
+            prepared.rescoring.train(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
     trainer.watch.raise_if_stopped(trainer.args, trainer.state.global_step, trainer.state.max_steps)
     trainer.save_model(config.output_dir)
+    trainer.write_card()
     num_rows = len(rows) - len(skips)
     skips += trainer.skips
     if writes:
@@ -140,191 +134,23 @@ def train(
     return TrainResult(output_dir, trained, history, steps, num_rows, skips, seconds)
 
 
-def set_up(
-    vlm: VLM, rows: Rows, config: TrainConfig, *, stored_scores: Path | None = None, at_start: bool = True
-) -> tuple[PreferenceTrainer, list[Skip], str, Rescoring]:
-    """Everything up to the first step: checks, reference scores, stages, trainer.
-
-    Args:
-        vlm: The initial model; frozen in part or given an adapter, in place.
-        rows: The preference rows.
-        config: The settings.
-        stored_scores: See [`train`].
-        at_start: Whether training starts with the initial model, so that the step-0 loss can be checked.
-
-    Returns:
-        The trainer, the rows that could not be read, a description of what is about to be trained, and what
-        ranks rows again between stages.
-
-    Raises:
-        UserError: See [`train`].
-    """
-    if not len(rows):
-        raise UserError("the dataset has no rows", where=config.dataset or "rows")
-    loss, sequences, encoder = _objective(vlm, config)
-    encoded = EncodedRows(rows, encoder)
-    lengths = check_rows(encoded, vlm.model)
-    notes = check_template(encoder, rows[lengths.by_length[0]])
-    if hasattr(vlm.model, "merge_and_unload"):
-        vlm.model = vlm.model.merge_and_unload()
-    precision = precision_of(vlm, config)
-    name_layers_to_shard(vlm.model)
-    args = training_arguments(config, precision, vlm.device)
-    _check_rescoring(config, args)
-    targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
-    # Names the initial weights, so it is taken before an adapter joins them.
-    digest = fingerprint(vlm.model, encoder, rows, precision) if _needs_scores(config) else None
-    model = prepare_model(vlm.model, config, name=vlm.name)
-    images = ImageEncoder(model, share=not is_sharded(args))
-    reference = make_reference(config.reference, vlm.model, model, images)
-
-    stored, reference_seconds = None, None
-    if digest is not None:
-        own = Path(config.output_dir) / FOLDER
-        source = ReferenceSource(
-            digest, [own, *([stored_scores] if stored_scores else [])], sequences, precision
-        )
-        if config.dry_run:
-            stored, reference_seconds = source.sample(model, encoded, images, lengths.by_length, args)
-        else:
-            stored = source.obtain(model, encoded, images, args)
-    scores = stored.scores if stored is not None else None
-    semantic = None
-    if digest is not None and config.difficulty == "semantic" and config.stages in BY_DIFFICULTY:
-        semantic = source.semantic()
-    plan = _plan(config, encoded, scores, semantic, args)
-    turns = TurnDataset(
-        encoded,
-        plan.turns(),
-        scores if config.reference == "precomputed" else None,
-        sequences,
-    )
-    collator = PreferenceCollator(sequences, encoder.pad_token_id)
-    trainer = PreferenceTrainer(
-        model,
-        args,
-        turns=turns,
-        collator=collator,
-        loss=loss,
-        reference=reference,
-        images=images,
-        processor=vlm.processor,
-    )
-    size = args.per_device_train_batch_size
-    first = collator([turns[t] for t in range(min(len(turns), size))])["batch"]
-    usable = {turn.row for turn in turns.turns}
-    longest = [row for row in lengths.by_length if row in usable][:size]
-    first_loss = check_first_loss(trainer, first, precision) if at_start else None
-    runs = not is_sharded(args) and len(longest) > 0
-    found = Preflight(
-        turns=len(turns) if reference_seconds is None else _num_turns(config, len(lengths.by_length), args),
-        lengths=lengths,
-        targets=targets,
-        notes=notes,
-        first_loss=first_loss,
-        longest=probe(trainer, longest_batch(trainer, longest)) if runs else None,
-        first=probe(trainer, first) if runs and config.dry_run else None,
-        reference_seconds=reference_seconds,
-    )
-    rescoring = Rescoring(trainer, vlm, plan, config, precision, rows_per_step(args))
-    if semantic is not None:
-        rescoring = replace(rescoring, semantic=semantic.settings)
-    return trainer, stored.skips if stored is not None else [], describe(trainer, first, found), rescoring
-
-
 def _check_ranges(config: TrainConfig) -> None:
     """What is wrong with the numbers, told before anything is loaded."""
     for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r"):
         if getattr(config, name) < 1:
             raise UserError(f"must be at least 1, not {getattr(config, name)}", where=f"--{name}")
+    for name in ("use_dora", "use_rslora", "load_in_4bit"):
+        if getattr(config, name) and not config.use_lora:
+            raise UserError("it is a setting of the adapter", where=f"--{name}", fix="add --use_lora")
+    if config.max_tokens is not None and config.max_tokens < 1:
+        raise UserError(f"must be at least 1, not {config.max_tokens}", where="--max_tokens")
+    if config.max_tokens is not None and any(config.trainer.get(name) for name in ("fsdp", "deepspeed")):
+        raise UserError(
+            "processes that share their parameters must make the same number of forward passes",
+            where=f"--max_tokens {config.max_tokens}",
+            fix="set --per_device_train_batch_size instead",
+        )
     if config.max_steps == 0:
         raise UserError(
             "there is nothing to train", where="--max_steps 0", fix="give a number above 0, or -1 for epochs"
         )
-
-
-def _check_rescoring(config: TrainConfig, args: TrainingArguments) -> None:
-    if not config.rescore_between_stages:
-        return
-    if config.stages not in BY_DIFFICULTY:
-        raise UserError(
-            f"there is nothing to rank between stages of --stages {config.stages}",
-            where="--rescore_between_stages",
-            fix="use it with --stages easy_to_hard or hard_to_easy",
-        )
-    if is_sharded(args):
-        raise UserError(
-            "a model sharded by FSDP or DeepSpeed cannot be ranked with in the middle of a training",
-            where="--rescore_between_stages",
-            fix="train with DDP, or rank once before the training",
-        )
-
-
-def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: as set, or where the device can."""
-    return config.bf16 if config.bf16 is not None else default_dtype(device) == torch.bfloat16
-
-
-def precision_of(vlm: VLM, config: TrainConfig) -> Precision:
-    """What a model with these weights computes in."""
-    if vlm.model.dtype == torch.bfloat16:
-        return "bfloat16"
-    return "mixed" if wants_bf16(config, vlm.device) else "float32"
-
-
-def _objective(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKind, ...], RowEncoder]:
-    """The loss, the sequences it needs, and the encoder that makes them."""
-    objective = get_objective(config.objective)
-    weights = objective.with_weights(config.text_weight, config.image_weight, config.margin_weight)
-    if config.beta <= 0:
-        raise UserError("beta must be above 0", where=f"--beta {config.beta}")
-    scope = config.noise_scope if config.noise_scope is not None else objective.noise_scope
-    sequences = SEQUENCES if weights.image else SEQUENCES[:2]
-    encoder = RowEncoder(
-        vlm.processor,
-        max_length=config.max_length,
-        noise=NoiseOverride(scope, config.noise_step, config.noise_schedule),
-        rejected_image="image_rejected" in sequences,
-    )
-    return Loss(objective, weights, config.beta, config.eta), sequences, encoder
-
-
-def _needs_scores(config: TrainConfig) -> bool:
-    """Whether training needs the reference pass: for its log-probabilities, or to sort the rows."""
-    return config.reference == "precomputed" or config.stages in BY_DIFFICULTY
-
-
-def _plan(
-    config: TrainConfig,
-    rows: EncodedRows,
-    scores: ReferenceScores | None,
-    semantic: SemanticEntropies | None,
-    args: TrainingArguments,
-) -> TurnPlan:
-    """The order of training, over the rows that have scores or, where none are needed, over all."""
-    usable, entropies = list(range(len(rows))), None
-    if scores is not None:
-        usable = [index for index, identifier in enumerate(rows.ids) if identifier in scores.index]
-        if semantic is not None:
-            known = dict(zip(semantic.ids, semantic.entropies.tolist(), strict=True))
-            entropies = [known.get(rows.ids[index], math.inf) for index in usable]
-        elif config.stages in BY_DIFFICULTY:
-            positions = [scores.index[rows.ids[index]] for index in usable]
-            entropies = scores.entropies[config.difficulty][positions].tolist()
-    if not usable:
-        raise UserError(
-            "none of the rows can be used", where=config.dataset or "rows", fix=f"see {SKIPPED_FILE}"
-        )
-    stages = tuple(
-        replace(stage, rows=tuple(usable[row] for row in stage.rows))
-        for stage in plan_stages(config.stages, len(usable), entropies, seed=config.seed)
-    )
-    num_turns = _num_turns(config, len(usable), args) if config.max_steps > 0 else None
-    return TurnPlan(stages, config.num_train_epochs, num_turns, config.seed)
-
-
-def _num_turns(config: TrainConfig, num_rows: int, args: TrainingArguments) -> int:
-    """Turns of a training on so many rows."""
-    if config.max_steps > 0:
-        return config.max_steps * rows_per_step(args)
-    return num_rows * config.num_train_epochs

@@ -3,57 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, TrainerCallback
 
-from mfpo.data.files import append_jsonl, write_json, write_jsonl
+from mfpo.data.files import write_json
 from mfpo.errors import Skip
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
+from mfpo.training.balance import ModalityBalance
 from mfpo.training.batching import PreferenceCollator, TrainingBatch, Turn, TurnDataset
 from mfpo.training.checkpoints import AtomicCheckpoints, SavedOrder, order_digest
-from mfpo.training.objectives import Objective, ObjectiveOutput, SequenceLogps, Weights
+from mfpo.training.metrics import MetricsFile, ReadableProgress, batch_metrics, modality_balance
+from mfpo.training.objectives import BySequence, Loss, ObjectiveOutput, SequenceLogps
 from mfpo.training.reference import Reference
 from mfpo.training.watch import StepWatch
 
 if TYPE_CHECKING:
-    from transformers import ProcessorMixin, TrainerControl, TrainerState, TrainingArguments
-
-METRICS_FILE = "metrics.jsonl"
+    from transformers import ProcessorMixin, TrainingArguments
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """An objective with its settings.
+class ModelCard(TrainerCallback):
+    """A callback that also writes the README of what was trained."""
 
-    Attributes:
-        objective: The objective.
-        weights: Weights of its terms.
-        beta: Strength of the pull to the reference.
-        eta: Margin of equation 7.
-    """
-
-    objective: Objective
-    weights: Weights
-    beta: float
-    eta: float
-
-    def __call__(self, policy: SequenceLogps, reference: SequenceLogps) -> ObjectiveOutput:
-        """Loss, terms and rewards of B rows."""
-        return self.objective.loss(policy, reference, beta=self.beta, eta=self.eta, weights=self.weights)
-
-    @property
-    def at_start(self) -> float:
-        """Its value while policy and reference are the same."""
-        return self.objective.at_start(self.weights, self.eta)
+    def write_card(self, folder: Path) -> None:
+        """Write it into the run's folder, which holds settings and metrics."""
+        raise NotImplementedError
 
 
 class PreferenceTrainer(AtomicCheckpoints):
@@ -71,6 +52,8 @@ class PreferenceTrainer(AtomicCheckpoints):
         reference: Where reference log-probabilities come from.
         images: Encoder of the model's pictures.
         processor: Saved beside the model.
+        balance: Weighs text and image term; None leaves the weights as they are.
+        callbacks: What else is told of steps and metrics.
     """
 
     def __init__(
@@ -84,6 +67,8 @@ class PreferenceTrainer(AtomicCheckpoints):
         reference: Reference,
         images: ImageEncoder,
         processor: ProcessorMixin,
+        balance: ModalityBalance | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.watch = StepWatch()
         super().__init__(
@@ -92,12 +77,13 @@ class PreferenceTrainer(AtomicCheckpoints):
             train_dataset=turns,
             data_collator=collator,
             processing_class=processor,
-            callbacks=[MetricsFile(), self.watch],
+            callbacks=[MetricsFile(), self.watch, *([balance] if balance else []), *callbacks],
         )
+        self._make_progress_readable()
         # The loss is a mean over rows: the parent is to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
-        self.loss, self.reference, self.images = loss, reference, images
+        self.loss, self.reference, self.images, self.balance = loss, reference, images, balance
         self.skips: list[Skip] = []
         self.order = SavedOrder(order_digest(turns.turns, turns.rows.ids))
         self._sums: dict[str, Tensor] = {}
@@ -105,26 +91,47 @@ class PreferenceTrainer(AtomicCheckpoints):
 
     def evaluate_batch(self, model: nn.Module, batch: TrainingBatch) -> tuple[ObjectiveOutput, SequenceLogps]:
         """Loss of a batch and the policy's log-probabilities, in the precision of training."""
+        whole = self.loss.objective.policy == "distributions"
         with self.autocast():
-            policy = batch.split(score_responses(model, batch.responses, self.images).logps)
+            scores = score_responses(model, batch.responses, self.images, logits=whole)
+            policy, answers = batch.split(scores), batch.answers(scores.mask)
             reference = self.reference(batch)
-        return self.loss(policy, reference), policy
+        weights = None if self.balance is None else self.balance.weights(self.loss.weights)
+        return self.loss(policy, reference, answers, weights=weights), policy
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of mixed precision, which the parent enters in the model's forward pass only."""
         context: AbstractContextManager[Any] = self.accelerator.autocast()
         return context
 
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Forward and backward over the batches of a step, whose gradients are those of all its rows."""
+        batches = [inputs["batch"], *inputs.get("more", ())]
+        total = sum(len(batch.ids) for batch in batches)
+        losses = []
+        for number, batch in enumerate(batches, start=1):
+            last = number == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                part = {"batch": batch, "share": len(batch.ids) / total}
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
+
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """Mean loss of the rows of a batch."""
+        """Mean loss of the rows of a batch, times their share of the rows of the step."""
         batch: TrainingBatch = inputs["batch"]
         output, policy = self.evaluate_batch(model, batch)
-        self._record(batch_metrics(output, policy) | {"stage": batch.stages, "loss": output.loss})
+        metrics = batch_metrics(output, policy) | {"stage": batch.stages, "loss": output.loss}
+        if self.balance is not None and output.rewards is not None:
+            metrics |= self._balance(output.rewards)
+        self._record(metrics)
+        self._record({"padding": torch.tensor([batch.responses.padding], device=output.loss.device)})
         self.watch.saw(batch.ids, output.loss)
         self.skips.extend(batch.skips)
-        loss = output.loss.mean()
+        loss = output.loss.mean() * inputs.get("share", 1.0)
         return (loss, output) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -145,14 +152,15 @@ class PreferenceTrainer(AtomicCheckpoints):
         self.model.load_state_dict(saved.state_dict())
 
     def save_extras(self, folder: Path) -> None:
-        """The order of rows, and the sums of the metrics that are not logged yet."""
+        """The order of rows, the sums of the metrics that are not logged yet, and the balance's means."""
         sums = {name: total.item() for name, total in self._sums.items()}
-        write_json(folder / self._sums_file, {"sums": sums, "counts": self._counts})
+        means = None if self.balance is None else [self.balance.text, self.balance.image]
+        write_json(folder / self._sums_file, {"sums": sums, "counts": self._counts, "balance": means})
         if self.is_local_process_zero():
             self.order.save(folder)
 
     def restore_extras(self, checkpoint: str | Path) -> None:
-        """Go on with the order of rows and the sums of a checkpoint.
+        """Go on with the order of rows, the sums and the balance of a checkpoint.
 
         Raises:
             UserError: The checkpoint belongs to another order.
@@ -165,6 +173,8 @@ class PreferenceTrainer(AtomicCheckpoints):
         saved = json.loads(path.read_text()) if path.is_file() else {"sums": {}, "counts": {}}
         self._sums = {n: torch.tensor(total, device=self.args.device) for n, total in saved["sums"].items()}
         self._counts = saved["counts"]
+        if self.balance is not None and saved.get("balance") is not None:
+            self.balance.text, self.balance.image = saved["balance"]
 
     def set_order(self, order: SavedOrder) -> None:
         """Train in that order from now on."""
@@ -202,48 +212,40 @@ class PreferenceTrainer(AtomicCheckpoints):
             )
             totals = self.accelerator.reduce(totals, reduction="sum")
             logs |= {name: (total / count).item() for name, (total, count) in zip(names, totals, strict=True)}
+            logs |= modality_balance(logs)
             self._sums.clear()
             self._counts.clear()
         super().log(logs, *args, **kwargs)
 
+    def write_card(self) -> bool:
+        """Have the README written by the callback that can, in place of PEFT's; False if there is none."""
+        cards = [one for one in self.callback_handler.callbacks if isinstance(one, ModelCard)]
+        if self.args.should_save:
+            for card in cards:
+                card.write_card(Path(str(self.args.output_dir)))
+        return bool(cards)
 
-def batch_metrics(output: ObjectiveOutput, policy: SequenceLogps) -> dict[str, Tensor]:
-    """What is logged of B rows, ``[B]`` each: terms, rewards and log-probabilities.
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """What the parent calls before an upload: our README, or the parent's where nothing writes one."""
+        if not self.write_card():
+            super().create_model_card(*args, **kwargs)
 
-    Args:
-        output: Loss and rewards.
-        policy: Log-probabilities under the model in training.
-    """
-    rewards = output.rewards
-    metrics = {f"loss/{name}": term for name, term in output.terms.items()}
-    metrics |= {f"rewards/{name}": reward for name, reward in rewards.items()}
-    metrics["rewards/margins"] = rewards["chosen"] - rewards["rejected"]
-    metrics["rewards/accuracies"] = (rewards["chosen"] > rewards["rejected"]).float()
-    metrics |= {"logps/chosen": policy.chosen, "logps/rejected": policy.rejected}
-    if policy.image_rejected is not None:
-        metrics["rewards/image_margins"] = rewards["chosen"] - rewards["image_rejected"]
-        metrics["rewards/image_accuracies"] = (rewards["chosen"] > rewards["image_rejected"]).float()
-        metrics["logps/image_rejected"] = policy.image_rejected
-    return metrics
+    def _balance(self, rewards: BySequence) -> dict[str, Tensor]:
+        """Let the balance take in a batch; the weights that the batch was trained with."""
+        assert self.balance is not None and rewards.rejected is not None
+        assert rewards.image_rejected is not None
+        text, image = self.balance.factors()
+        margins = torch.stack(
+            [(rewards.chosen - other).mean() for other in (rewards.rejected, rewards.image_rejected)]
+        )
+        self.balance.update(*self.accelerator.reduce(margins.float(), reduction="mean").tolist())
+        return {
+            "balance/text_weight": torch.full_like(rewards.chosen, self.loss.weights.text * text),
+            "balance/image_weight": torch.full_like(rewards.chosen, self.loss.weights.image * image),
+        }
 
-
-class MetricsFile(TrainerCallback):
-    """Writes every line that is logged to ``metrics.jsonl``."""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the file with what was logged before the checkpoint that is resumed, if one is."""
-        if state.is_world_process_zero:
-            write_jsonl(_metrics_path(args), state.log_history)
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Append the line."""
-        if state.is_world_process_zero and state.log_history:
-            append_jsonl(_metrics_path(args), [json.loads(json.dumps(state.log_history[-1]))])
-
-
-def _metrics_path(args: TrainingArguments) -> Path:
-    return Path(str(args.output_dir)) / METRICS_FILE
+    def _make_progress_readable(self) -> None:
+        """Metrics as a line for people, in place of the parent's dictionaries."""
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ReadableProgress())

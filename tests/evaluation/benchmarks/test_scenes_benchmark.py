@@ -12,8 +12,8 @@ from mfpo.evaluation.benchmarks.scenes import (
     ScenesBenchmark,
     count_answer,
     count_mentions,
-    yes_or_no,
 )
+from mfpo.evaluation.mentions.yes_no import yes_or_no
 from mfpo.records import Prediction
 from mfpo.scenes.captions import Mention, existence_answer, parse, realise, true_plan
 from mfpo.scenes.world import CONTEXTS, Scene, SceneObject, sample_scene

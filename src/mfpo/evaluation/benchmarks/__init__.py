@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings
 
 BENCHMARKS = {
+    "amber": "mfpo.evaluation.benchmarks.amber:AmberBenchmark",
+    "chair": "mfpo.evaluation.benchmarks.chair:ChairBenchmark",
+    "llava-bench": "mfpo.evaluation.benchmarks.llava_bench:LlavaBenchmark",
+    "mmhal": "mfpo.evaluation.benchmarks.mmhal:MmhalBenchmark",
+    "objhal": "mfpo.evaluation.benchmarks.objhal:ObjhalBenchmark",
+    "pope": "mfpo.evaluation.benchmarks.pope:PopeBenchmark",
     "scenes": "mfpo.evaluation.benchmarks.scenes:ScenesBenchmark",
 }
 """Where each benchmark's class is; nothing is imported before it is asked for."""

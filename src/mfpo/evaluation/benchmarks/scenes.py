@@ -22,7 +22,6 @@ A description item and its counts::
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
@@ -33,6 +32,7 @@ from PIL import Image
 
 from mfpo.errors import UserError
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
+from mfpo.evaluation.mentions.yes_no import yes_or_no
 from mfpo.evaluation.statistics import Metric
 from mfpo.scenes.captions import DESCRIBE_PROMPTS, Mention, existence_question, parse
 from mfpo.scenes.examples import absent_kind
@@ -149,7 +149,7 @@ class ScenesBenchmark(Benchmark):
         """Kinds that a scene of this context holds with a probability of at least [`LIKELY`]."""
         return frozenset(kind for kind, p in self.world.contexts[context].items() if p >= LIKELY)
 
-    def record(self, item: Item, answer: str) -> dict[str, Any]:
+    def record(self, item: Item, answer: str, reply: str | None = None) -> dict[str, Any]:
         """Counts of a description or of an answer to an existence question."""
         if isinstance(item.truth, Existence):
             return count_answer(answer, item.truth)
@@ -239,9 +239,3 @@ def _check_split(split: str) -> None:
             where="--split",
             fix="choose validation or test",
         )
-
-
-def yes_or_no(answer: str) -> bool | None:
-    """True if the first word is yes, False if it is no, else None."""
-    match = re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)
-    return None if match is None else match[1].lower() == "yes"

@@ -100,6 +100,36 @@ def union_mask(regions: Iterable[Region], size: tuple[int, int]) -> NDArray[np.b
     return union
 
 
+def union_share(regions: Iterable[Region], size: tuple[int, int]) -> float:
+    """Share of an image that the regions cover together, in [0, 1]; what ``union_mask(...).mean()`` is.
+
+    The runs are added without unpacking them to pixels, which is many times as fast.
+
+    Args:
+        regions: Regions of one image.
+        size: (height, width) of that image.
+
+    Raises:
+        ValueError: A region belongs to an image of another size, or its run lengths don't fill it.
+    """
+    starts, ends = [], []
+    for region in regions:
+        runs = np.array(_run_lengths(region.rle), dtype=np.int64)
+        if tuple(region.size) != tuple(size) or runs.min(initial=0) < 0 or runs.sum() != size[0] * size[1]:
+            raise ValueError(f"a region that doesn't fill an image of {size} (height, width)")
+        edges = np.cumsum(runs)
+        starts.append(edges[: 2 * (len(edges) // 2) : 2])
+        ends.append(edges[1::2])
+    if not starts:
+        return 0.0
+    begin, end = np.concatenate(starts), np.concatenate(ends)
+    order = np.argsort(begin, kind="stable")
+    begin, end = begin[order], end[order]
+    # Of each run counts what lies beyond the farthest end before it.
+    before = np.concatenate([[0], np.maximum.accumulate(end)[:-1]])
+    return float(np.maximum(end - np.maximum(begin, before), 0).sum()) / (size[0] * size[1])
+
+
 def box_of(mask: NDArray[np.bool_]) -> Box:
     """The tight box xyxy of a mask in pixels, right and bottom exclusive; all zero for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -1,21 +1,23 @@
 """Words that name no visible thing: what keyword candidates must not be headed by.
 
-The lists hold lemmas in lower case. A word that names a thing in one sense and none in another ("orange",
-"light", "frame") stays a candidate unless the sense can be told from its neighbours.
+The lists hold lemmas in lower case. A word that names a thing in one sense and none in another ("light",
+"frame") stays a candidate unless the sense can be told from its neighbours. What descriptions of pictures
+speak of is written down here by hand; WordNet's abstract nouns come on top of it (``abstract_nouns.txt``).
 """
 
 from __future__ import annotations
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
     return frozenset(text.split())
 
 
 # In spaCy's stop list, yet part of the names of things: "top hat", "side table", "empty plate", "name tag".
-CONTENT_WORDS = _words("back bottom empty front full name show side top")
+CONTENT_WORDS = words("back bottom empty front full name show side top")
 
 # Adjectives that count, compare or point without describing; they end a phrase as stop words do.
-VAGUE_ADJECTIVES = _words(
+VAGUE_ADJECTIVES = words(
     """
     additional apparent assorted available certain corresponding countless different distinct diverse entire
     exact following general individual innumerable main multiple nearby next noticeable notable numerous
@@ -26,7 +28,7 @@ VAGUE_ADJECTIVES = _words(
 )
 
 # Nouns that are no thing one could point at, whatever stands before them.
-INVISIBLE_NOUNS = _words(
+INVISIBLE_NOUNS = words(
     """
     image picture photo photograph photography snapshot shot depiction portrayal illustration rendering
     composition scene scenery view viewpoint viewer perspective angle panorama vantage close-up closeup
@@ -65,18 +67,33 @@ INVISIBLE_NOUNS = _words(
     heritage nature trend fashion taste smell scent sound noise music silence help support favor favour
     advantage benefit concern well-being wellbeing health grandeur privacy freedom independence creativity
     diversity productivity efficiency reputation responsibility requirement recommendation precaution
-    expectation preference behavior behaviour personality identity message loneliness
+    expectation preference behavior behaviour personality identity message loneliness other one anyone
+    everyone someone nobody everybody somebody anybody none both whole overall up front material substance
+    content route destination access source transportation transport protection storage solution obstacle
+    hindrance consequence aftermath circulation population community society government industry genre media
+    technology internet software diet protein vitamin mineral nutrient carbohydrate rarity site unit system
+    network profile habit route lifestyle priority topic midst outline contour curvature arrangement set-up
+    setup presentation match leather plastic metal fabric cotton wool steel aluminum aluminium linen silk
+    satin velvet denim polyester nylon concrete marble granite ceramic porcelain chrome brass rubber vinyl
+    suede wicker navy tan ivory khaki crimson scarlet indigo aqua azure mauve ochre sepia taupe being
+    solitude purchase break measure aviation date pm am being
     """
 )
 
 # Nouns that place, measure or group other things when they stand alone ("the top", "a group of people"), but
-# name a thing behind another noun ("tank top", "tea set", "street corner", "board game").
-INVISIBLE_ALONE = _words(
+# name a thing behind another noun ("tank top", "tea set", "board game").
+INVISIBLE_ALONE = words(
     """
-    top bottom front back edge corner tip row line layer group set series collection cluster bunch batch
-    piece member space area zone point level grouping lineup line-up gap name game match play
+    top bottom front back tip row line layer group set series collection cluster bunch batch
+    piece member point level grouping lineup line-up gap name game play
     """
 )
 
-# Nouns that are a quantity before "of" and a thing elsewhere ("a couple of dogs", "a couple on a bench").
-QUANTITIES = _words("couple number load ton touch trace body array")
+# Nouns that count or measure before "of" and are a thing elsewhere ("a couple of dogs", "a couple on a
+# bench"; "a slice of pizza"). What holds a thing ("a bowl of soup") is a thing itself.
+QUANTITIES = words(
+    """
+    couple number load ton touch trace body array slice piece chunk pile stack heap bunch bundle flock herd
+    swarm school crowd string line cluster sheet block drop splash dash wave sea layer strip patch
+    """
+)

@@ -1,0 +1,1 @@
+"""OpenAI-compatible servers: requests that survive faults, replies that are paid for once, judges."""

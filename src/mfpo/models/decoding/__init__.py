@@ -1,0 +1,1 @@
+"""Ways to decode that `transformers` does not have: the baselines VCD and OPERA."""

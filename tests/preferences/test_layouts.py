@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from mfpo.errors import UserError
+from mfpo.models.logprobs import PLAIN, Layout
+from mfpo.models.packing import Forest, set_tree_attention
+from mfpo.preferences.encoding import SEQUENCES
+from mfpo.preferences.layouts import choose_layout
+from tiny_models import tiny_model, tiny_rows
+
+
+class Rows(list):
+    """Encoded rows with what the choice asks of their encoder."""
+
+    class encoder:  # noqa: N801
+        pad_token_id = 0
+
+
+def choose(kind, setting="auto", model=None, autocast=None, count=3):
+    model = tiny_model(kind) if model is None else model
+    rows = Rows(tiny_rows(kind, count))
+    return choose_layout(model, rows, SEQUENCES, autocast or nullcontext(), setting)
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen3_vl", "idefics3"])
+def test_prompts_are_shared_where_the_numbers_are_the_same(kind):
+    assert choose(kind).layout == Layout(shared=True, chunked=True)
+    assert choose(kind, "off").layout == PLAIN
+
+
+def test_prompts_are_shared_in_low_precision():
+    assert choose("llava", model=tiny_model("llava").bfloat16()).layout.shared
+    assert choose("llava", autocast=torch.autocast("cpu", dtype=torch.bfloat16)).layout.shared
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("paligemma", "differ by"), ("gemma3", "has a window of 16 tokens")]
+)
+def test_prompts_that_see_all_of_themselves_keep_their_sequences(kind, reason):
+    choice = choose(kind)
+    assert choice.layout == Layout(shared=False, chunked=True)
+    assert reason in choice.reason and "\n" not in choice.reason
+    with pytest.raises(UserError, match="cannot share prompts"):
+        choose(kind, "on")
+
+
+def test_a_wrong_mask_is_noticed_also_in_low_precision(monkeypatch):
+    def leak(self, number, device, dtype):
+        tree = self.trees[number]
+        return torch.zeros(sum(tree.responses), tree.length, dtype=dtype)
+
+    monkeypatch.setattr(Forest, "tail_mask", leak)
+    for model in (tiny_model("llava"), tiny_model("llava").bfloat16()):
+        assert not choose("llava", model=model).layout.shared
+
+
+def test_logits_that_are_changed_afterwards_come_from_the_model():
+    model = tiny_model("llava")
+    model.config.text_config.logits_scaling = 2.0
+    assert choose("llava", model=model).layout == Layout(shared=True, chunked=False)
+
+
+def test_generation_is_not_affected():
+    model = tiny_model("llava")
+    ids = torch.tensor([[0, 0, 3, 4, 5], [1, 2, 3, 4, 5]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    options = {"attention_mask": mask, "max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    expected = model.generate(ids, **options)
+    set_tree_attention(model, True)
+    assert torch.equal(model.generate(ids, **options), expected)
