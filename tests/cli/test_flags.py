@@ -10,7 +10,7 @@ import pytest
 
 from mfpo.cli.fields import UsageError, settings_of
 from mfpo.cli.flags import parse_config
-from mfpo.cli.verbs import Verb
+from mfpo.cli.verbs import VERBS, Verb
 from mfpo.data.files import save_config
 
 
@@ -212,3 +212,27 @@ def test_groups_are_headings_and_no_prefixes(capsys: pytest.CaptureFixture[str],
         parse_config(verb, ["--help"])
     shown = capsys.readouterr().out
     assert "paint options" in shown and "--colour" in shown and "Which colour." in shown
+
+
+@dataclass(frozen=True)
+class ColourSettings:
+    """A group with a setting of its own name."""
+
+    colour: str = "red"
+    """Which colour."""
+
+
+@dataclass(frozen=True)
+class ColouredConfig(ColourSettings):
+    """Settings of a verb."""
+
+    size: int = 3
+    """How large."""
+
+
+def test_a_group_may_hold_a_setting_of_its_own_name() -> None:
+    """As `mfpo train` does, whose objective is one of the settings of the objective."""
+    verb = Verb("coloured", f"{__name__}:ColouredConfig", f"{__name__}:run", "try groups", "tests")
+    assert parse_config(verb, ["--colour", "blue"]) == ColouredConfig("blue", 3)
+    train = parse_config(VERBS["train"], ["--objective", "dpo", "--lora_r", "8"])
+    assert (train.objective, train.lora_r) == ("dpo", 8)

@@ -82,7 +82,9 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
             return None
         own += _COMMON if info.type is config_type else ()
         fields = tuple(_field_spec(s, given.get(s.name, s.default)) for s in own)
-        return StructConstructorSpec(instantiate=_merged(groups), fields=(*fields, *nested))
+        # A group may hold a setting of its own name.
+        make = _merged(groups) if info.type is config_type else dict
+        return StructConstructorSpec(instantiate=make, fields=(*fields, *nested))
 
     values: Any = tyro.cli(
         config_type,
