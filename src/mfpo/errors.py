@@ -29,6 +29,22 @@ class UserError(Exception):
         return f"{where}{self.what}{fix}"
 
 
+class Stopped(KeyboardInterrupt):
+    """Long work was ended by a signal, in good order.
+
+    Args:
+        message: What was done and how to go on.
+        exit_code: What the command returns: 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.message, self.exit_code = message, exit_code
+
+    def __str__(self) -> str:
+        return self.message
+
+
 @dataclass(frozen=True, slots=True)
 class Skip:
     """A row that was left out, as it is written to ``skipped.jsonl``.

@@ -14,7 +14,7 @@ from mfpo import __version__
 from mfpo.cli.fields import settings_of
 from mfpo.cli.main import main
 from mfpo.cli.verbs import VERBS, Verb
-from mfpo.errors import UserError
+from mfpo.errors import Stopped, UserError
 
 
 @dataclass
@@ -29,6 +29,8 @@ def fail(config: FailConfig) -> object:
             raise UserError("the row is broken", where="pairs.jsonl:7", fix="mend it")
         case "interrupt":
             raise KeyboardInterrupt
+        case "stopped":
+            raise Stopped("stopped by SIGTERM after step 3 of 9", 143)
         case "bug":
             raise ZeroDivisionError
         case "pipe":
@@ -158,6 +160,8 @@ def test_exit_code_of_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fail", "--how", "result"]) == 0, "what Python callers get is no exit code"
     assert main(["fail", "--how", "interrupt"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+    assert main(["fail", "--how", "stopped"]) == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM after step 3 of 9\n"
 
 
 def test_a_folder_that_cannot_be_written_is_told_without_a_traceback(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mfpo.data.images import MAX_PIXELS, open_image
+from mfpo.data.images import MAX_PIXELS, image_size, open_image
 from mfpo.errors import RowError
 from mfpo.records import ImageSource
 
@@ -106,7 +106,9 @@ def test_exif_orientation(orientation: int, size: tuple[int, int], red_corner: t
     image.putpixel((0, 0), RED)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = opened(encoded(image, exif=exif.tobytes()))
+    data = encoded(image, exif=exif.tobytes())
+    upright = opened(data)
+    assert image_size(ImageSource(data=data)) == upright.size[::-1]
     assert upright.size == size
     assert upright.getpixel(red_corner) == RED
 

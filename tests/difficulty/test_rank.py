@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.folder import DatasetWriter, open_dataset
+from mfpo.difficulty import chunks, store
 from mfpo.difficulty.config import RankConfig
+from mfpo.difficulty.fingerprint import fingerprint
 from mfpo.difficulty.rank import rank, run
-from mfpo.difficulty.scores import ReferenceScores, compute_scores, fingerprint
+from mfpo.difficulty.scores import ReferenceScores, compute_scores
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder
-from mfpo.records import ImageSource, Noise
+from mfpo.records import ImageSource, Noise, user_message
 from preference_rows import make_pair, make_pairs
 
 
@@ -100,7 +106,7 @@ def test_fingerprint_changes_with_all_that_matters_and_nothing_else(vlm):
     pairs = make_pairs(3)
 
     def of(pairs=pairs, precision="float32", **settings):
-        return fingerprint(vlm.model, RowEncoder(vlm.processor, **settings), pairs, precision)
+        return fingerprint(vlm.model, RowEncoder(vlm.processor, **settings), pairs, precision).digest
 
     base = of()
     assert of(list(reversed(pairs))) == of(rejected_image=False) == base
@@ -123,12 +129,11 @@ def test_fingerprint_changes_with_all_that_matters_and_nothing_else(vlm):
 
 
 def test_training_uses_what_rank_stored(vlm, dataset, tmp_path, monkeypatch):
-    from mfpo.data.folder import open_dataset
     from mfpo.training import train as module
     from mfpo.training.config import TrainConfig
 
     rank(vlm, RankConfig(dataset=str(dataset)), "float32")
-    monkeypatch.setattr(module, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
+    monkeypatch.setattr(store, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
     for objective in ("dpo", "mfpo"):
         config = TrainConfig(
             output_dir=str(tmp_path / objective),
@@ -138,3 +143,104 @@ def test_training_uses_what_rank_stored(vlm, dataset, tmp_path, monkeypatch):
             trainer={"disable_tqdm": True},
         )
         module.train(vlm, open_dataset(dataset), config, stored_scores=dataset / "reference")
+
+
+KILLED_PASS = """
+import os, signal, sys
+import mfpo.difficulty.chunks as chunks
+from mfpo.difficulty.config import RankConfig
+from mfpo.difficulty.rank import run
+
+chunks.CHUNK_ROWS = 4
+done = 0
+save = chunks.Chunk.save
+
+def save_and_die(self, *args):
+    global done
+    save(self, *args)
+    done += 1
+    if done == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+chunks.Chunk.save = save_and_die
+run(RankConfig(dataset=sys.argv[1], model_name_or_path=sys.argv[2], precision="float32"))
+"""
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(tiny_llava, tmp_path, monkeypatch):
+    pairs = make_pairs(14)
+    pairs[5] = replace(pairs[5], prompt=user_message("Two images?", num_images=2))
+    for name in ("whole", "killed"):
+        with DatasetWriter(tmp_path / name) as writer:
+            for pair in pairs:
+                writer.write(pair)
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED_PASS, str(killed), str(tiny_llava), "2"]
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
+    (parts,) = (killed / "reference").iterdir()
+    assert len(list(parts.iterdir())) == 2
+    # A chunk that was cut off while it got its name, by a disk that lost its cache, is made again.
+    last = max(parts.iterdir())
+    last.write_bytes(last.read_bytes()[:-7])
+
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 4)
+    seen = []
+    encode = RowEncoder.encode
+
+    def spy(self, pair):
+        seen.append(pair.id)
+        return encode(self, pair)
+
+    monkeypatch.setattr(RowEncoder, "encode", spy)
+    settings = RankConfig(model_name_or_path=str(tiny_llava), precision="float32", dataset=str(killed))
+    result = run(settings)
+    layout_check, rest = seen[:2], seen[2:]
+    assert layout_check == [pair.id for pair in pairs[:2]]
+    assert rest == [pair.id for pair in pairs[4:]], "the first chunk is not computed again"
+    run(replace(settings, dataset=str(tmp_path / "whole")))
+    assert files(killed / "reference") == files(tmp_path / "whole" / "reference")
+    assert not parts.exists() and len(files(killed / "reference")) == 4
+    assert result.skipped == 1 and len(result.scores.ids) == 13
+
+
+def test_scores_that_do_not_fit_are_refused_with_the_reason(vlm, dataset, capsys):
+    rank(vlm, RankConfig(dataset=str(dataset)), "float32")
+    capsys.readouterr()
+    rank(vlm, RankConfig(dataset=str(dataset), max_length=1000, noise_step=700), "float32")
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if line.startswith("stored scores are not used: ")]
+    assert line.endswith("other max_length (2048 then, 1000 now), noise and regions")
+    with torch.no_grad():
+        next(vlm.model.parameters()).view(-1)[0] += 1e-3
+    rank(vlm, RankConfig(dataset=str(dataset), dry_run=True), "float32")
+    out = capsys.readouterr().out
+    assert "other model weights\n" in out
+    assert "7 rows" in out and "the whole pass takes about" in out and "log-probabilities chosen" in out
+
+
+def test_a_dry_run_stores_nothing(vlm, dataset):
+    assert rank(vlm, RankConfig(dataset=str(dataset), dry_run=True), "float32") is None
+    assert not (dataset / "reference").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux tells what is mapped")
+def test_log_probabilities_are_memory_mapped(vlm, dataset):
+    rank(vlm, RankConfig(dataset=str(dataset)), "float32")
+    (path,) = (dataset / "reference").glob("*.safetensors")
+    scores = ReferenceScores.load(path.parent, path.stem)
+    assert str(path) in Path("/proc/self/maps").read_text() and len(scores.logps["chosen"]) == 7
+
+
+def test_a_folder_is_fingerprinted_without_its_images(vlm, dataset):
+    encoder = RowEncoder(vlm.processor)
+    rows = open_dataset(dataset)
+    light = list(rows.without_images())
+    assert [pair.id for pair in light] == rows.ids and not any(pair.images for pair in light)
+    assert [replace(pair, images=()) for pair in rows] == light
+    assert fingerprint(vlm.model, encoder, rows, "float32") == fingerprint(
+        vlm.model, encoder, list(rows), "float32"
+    )

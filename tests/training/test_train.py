@@ -2,21 +2,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from mfpo.difficulty import store
 from mfpo.difficulty.scores import ReferenceScores
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.records import ImageSource
-from mfpo.training.arguments import last_whole_checkpoint
 from mfpo.training.config import TrainConfig
 from mfpo.training.train import run as train_command
 from mfpo.training.train import train
@@ -159,45 +155,6 @@ def test_stages_are_trained_in_order(run, monkeypatch):
         assert sorted(rows[:2]) == sorted(rows[2:]) == sorted(by_entropy[2 * number : 2 * number + 2])
 
 
-@pytest.mark.parametrize("use_lora", [True, False])
-def test_resumed_equals_uninterrupted(tiny_llava, config_in, tmp_path, monkeypatch, use_lora):
-    def load():
-        return load_vlm(str(tiny_llava), device="cpu", dtype="float32")
-
-    settings = {"num_train_epochs": 3, "gradient_accumulation_steps": 2, "save_steps": 2, "lora_dropout": 0.1}
-    settings |= {"use_lora": use_lora, "lora_r": 4}
-    whole = train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "whole"), **settings))
-
-    class KilledError(Exception):
-        pass
-
-    calls = 0
-    compute_loss = PreferenceTrainer.compute_loss
-
-    def die(self, *args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise KilledError
-        return compute_loss(self, *args, **kwargs)
-
-    cut = config_in(output_dir=str(tmp_path / "cut"), **settings)
-    with monkeypatch.context() as patch:
-        patch.setattr(PreferenceTrainer, "compute_loss", die)
-        with pytest.raises(KilledError):
-            train(load(), make_pairs(6), cut)
-    settings["resume_from_checkpoint"] = "last"
-    resumed = train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "cut"), **settings))
-
-    assert (whole.steps, resumed.steps) == (5, 5)
-    assert same(state(whole.vlm.model), state(resumed.vlm.model))
-    timing = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
-    kept = [
-        [{k: v for k, v in line.items() if k not in timing} for line in lines(r)] for r in (whole, resumed)
-    ]
-    assert kept[0][:-1] == kept[1][:-1], "the metrics file has no gap and no repetition"
-
-
 def test_accumulated_batches_equal_one_large_batch(tiny_llava, config_in, tmp_path):
     results = []
     for size, accumulation in ((4, 1), (2, 2)):
@@ -224,9 +181,7 @@ def test_unreadable_rows_are_skipped_and_counted(run):
 
 def test_stored_scores_are_used_only_for_the_same_model(run, config_in, tiny_llava, tmp_path, monkeypatch):
     first = run(max_steps=1)
-    import mfpo.training.train as module
-
-    monkeypatch.setattr(module, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
+    monkeypatch.setattr(store, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
     vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
     config = config_in(output_dir=str(tmp_path / "second"), max_steps=1)
     again = train(vlm, make_pairs(6), config, stored_scores=first.output_dir / "reference")
@@ -251,7 +206,11 @@ def test_dry_run_prints_the_checks(config_in, vlm, capsys):
         is None
     )
     out = capsys.readouterr().out
-    assert "6 turns of 6 rows" in out and "q_proj" in out and "step-0 loss must be 2.07944" in out
+    assert "6 turns of 6 rows, 3 steps of 2 rows" in out and "q_proj" in out
+    assert "step-0 loss must be 2.07944 and is 2.0794" in out
+    assert "lengths of all 6 rows, by their text: at most" in out
+    assert "longest batch (rows 0000" in out and "training takes about" in out
+    assert "the reference pass before it takes about" in out
     assert "16 image tokens" in out and "</s>" in out
     assert same(
         before, {k.replace(".base_layer", ""): v for k, v in state(vlm.model).items() if "lora_" not in k}
@@ -306,54 +265,6 @@ def test_gradient_checkpointing_changes_nothing(tiny_llava, config_in, tmp_path)
             [line["loss"] for line in train(vlm, make_pairs(6), config).history if "loss" in line]
         )
     assert histories[0] == pytest.approx(histories[1], abs=1e-5)
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one(tiny_llava, config_in, tmp_path):
-    """Half the batch in each process: the same losses and metrics as the whole batch in one."""
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    arguments = [str(script), str(tiny_llava), str(tmp_path / "two")]
-    command = [sys.executable, *launch, *arguments]
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
-    two = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
-    vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
-    config = config_in(output_dir=str(tmp_path / "one"), max_steps=3, per_device_train_batch_size=4)
-    one = train(vlm, make_pairs(8), config).history
-    for line, expected in zip(two[:3], one[:3], strict=True):
-        for name in METRICS | {"grad_norm"}:
-            assert line[name] == pytest.approx(expected[name], abs=1e-4), name
-
-
-TWO_PROCESSES = """
-import sys
-from preference_rows import make_pairs
-from mfpo.models.load import load_vlm
-from mfpo.training.config import TrainConfig
-from mfpo.training.arguments import last_whole_checkpoint
-from mfpo.training.config import TrainConfig
-from mfpo.training.train import run as train_command
-from mfpo.training.train import train
-
-vlm = load_vlm(sys.argv[1], device="cpu", dtype="float32")
-config = TrainConfig(
-    output_dir=sys.argv[2], learning_rate=1e-3, warmup_ratio=0.0, max_steps=3, logging_steps=1,
-    per_device_train_batch_size=2, gradient_accumulation_steps=1, trainer={"disable_tqdm": True},
-)
-train(vlm, make_pairs(8), config)
-"""
-
-
-def test_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
-    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_step": 10}'), (15, '{"glob'), (20, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert last_whole_checkpoint(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize("setting", ["use_dora", "use_rslora", "load_in_4bit"])

@@ -13,7 +13,7 @@ from itertools import groupby
 from mfpo import __version__
 from mfpo.cli.fields import UsageError
 from mfpo.cli.verbs import VERBS
-from mfpo.errors import UserError, nearest
+from mfpo.errors import Stopped, UserError, nearest
 
 FAILURE = 1
 USAGE = 2
@@ -55,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILURE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if debug:
             traceback.print_exc()
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        print(stop if isinstance(stop, Stopped) else "interrupted", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Stopped) else INTERRUPTED
     except BrokenPipeError:
         if not _stdout_is_closed():
             raise

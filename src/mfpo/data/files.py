@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,6 +42,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Give a finished folder its name, in place of one that may have it; its files reach the disk first.
+
+    Args:
+        temporary: The folder, on the same disk.
+        path: Its name.
+    """
+    for file in temporary.rglob("*"):
+        _sync(file)
+    _sync(temporary)
+    old = temporary.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.replace(old)
+    temporary.replace(path)
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:

@@ -29,6 +29,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 _DECODING_ERRORS = (
     OSError,
@@ -79,6 +80,27 @@ def open_image(source: ImageSource) -> Image.Image:
         except _DECODING_ERRORS as error:
             reason = "truncated-image" if _is_truncation(error) else "broken-image"
             raise RowError(reason, f"{name}: {error}") from None
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Height and width of the picture that [`open_image`] returns, from its header alone.
+
+    Raises:
+        RowError: The header cannot be read.
+    """
+    data = source.read()
+    name = source.path or "image"
+    if not data:
+        raise RowError("empty-image", f"{name} has no bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = _open(data, name)
+        try:
+            orientation = picture.getexif().get(_ORIENTATION)
+        except _DECODING_ERRORS:
+            orientation = None
+    width, height = picture.size
+    return (width, height) if orientation in _SIDEWAYS else (height, width)
 
 
 def _open(data: bytes, name: str) -> Image.Image:

@@ -48,3 +48,5 @@ class RankConfig:
     precision does not use the scores; auto is what LoRA training chooses on this machine."""
     overwrite: bool = False
     """Score again although the scores are there."""
+    dry_run: bool = False
+    """Score one batch, say what stored scores would be refused for and how long the pass takes, and stop."""

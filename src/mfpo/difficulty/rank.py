@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mfpo.data.files import write_jsonl
+import numpy as np
+from accelerate import PartialState
+
 from mfpo.data.folder import open_dataset
 from mfpo.difficulty.config import Precision, RankConfig
-from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_scores, fingerprint
+from mfpo.difficulty.fingerprint import Fingerprint, fingerprint, refused
+from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_scores
+from mfpo.difficulty.store import FOLDER, find_scores, obtain_scores
 from mfpo.errors import UserError
-from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
+from mfpo.models.load import VLM, default_device, default_dtype, load_vlm, process_device
+from mfpo.models.logprobs import Layout
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder
 from mfpo.preferences.layouts import choose_layout
-
-FOLDER = "reference"
-"""Folder of a dataset, or of a training run, that holds scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,11 @@ class RankResult:
     reused: bool
 
 
-def run(config: RankConfig) -> RankResult:
-    """Score the dataset with the model and store the scores in its folder.
+def run(config: RankConfig) -> RankResult | None:
+    """Score the dataset with the model and store the scores in its folder; None after a dry run.
+
+    What is done is stored as it goes: run again after a kill, the pass goes on where it was. Started by
+    ``torchrun`` or ``accelerate launch``, processes share the rows.
 
     Raises:
         UserError: The dataset or the model cannot be opened, or no row can be read.
@@ -48,7 +54,7 @@ def run(config: RankConfig) -> RankResult:
     if config.per_device_batch_size < 1:
         raise UserError("must be at least 1", where=f"--per_device_batch_size {config.per_device_batch_size}")
     open_dataset(config.dataset)  # a mistake here must not cost the loading of a model
-    device = default_device()
+    device = process_device()
     precision = choose_precision(config.precision)
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
     vlm = load_vlm(
@@ -62,37 +68,94 @@ def run(config: RankConfig) -> RankResult:
     return rank(vlm, config, precision)
 
 
-def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult:
+def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult | None:
     """As [`run`], with a model that is already loaded in the given precision."""
     dataset = open_dataset(config.dataset)
     noise = NoiseOverride(config.noise_scope, config.noise_step, config.noise_schedule)
     rows = EncodedRows(
         dataset, RowEncoder(vlm.processor, max_length=config.max_length, noise=noise), cache_bytes=0
     )
-    folder = Path(config.dataset) / FOLDER
     autocast = autocast_context(precision, vlm.device)
-    choice = choose_layout(vlm.model, rows, SEQUENCES, autocast, config.shared_prefix)
-    name = fingerprint(vlm.model, rows.encoder, dataset, precision, choice.layout)
-    if not config.overwrite and (stored := ReferenceScores.load(folder, name)) is not None:
-        return RankResult(name, stored, len(dataset) - len(stored.ids), reused=True)
-    scores, skips = compute_scores(
+    layout = choose_layout(vlm.model, rows, SEQUENCES, autocast, config.shared_prefix).layout
+    name = fingerprint(vlm.model, rows.encoder, dataset, precision, layout)
+    folder = Path(config.dataset) / FOLDER
+    images = ImageEncoder(vlm.model, cache_bytes=0)
+    size = config.per_device_batch_size
+    if config.dry_run:
+        _dry_run(vlm, rows, images, name, folder, size, precision, layout)
+        return None
+    stored = obtain_scores(
         vlm.model,
         rows,
-        ImageEncoder(vlm.model, cache_bytes=0),
+        images,
         SEQUENCES,
-        batch_size=config.per_device_batch_size,
+        fingerprint=name,
+        folders=[folder],
+        batch_size=size,
         precision=precision,
-        layout=choice.layout,
+        layout=layout,
+        overwrite=config.overwrite,
     )
-    if not scores.ids:
+    if not stored.scores.ids:
+        first = stored.skips[0]
         raise UserError(
-            f"none of the {len(dataset)} rows can be used: {skips[0].reason} {skips[0].detail}".rstrip(),
+            f"none of the {len(dataset)} rows can be used: {first.reason} {first.detail}".rstrip(),
             where=config.dataset,
         )
-    scores.save(folder, name)
-    if skips:
-        write_jsonl(folder / f"{name}.skipped.jsonl", (skip.to_dict() for skip in skips))
-    return RankResult(name, scores, len(skips), reused=False)
+    if PartialState().is_main_process:
+        done = "scored before" if stored.reused else "scored"
+        print(f"{len(stored.scores.ids)} rows {done}, {len(stored.skips)} skipped: {folder / name.digest}.*")
+    return RankResult(name.digest, stored.scores, len(stored.skips), stored.reused)
+
+
+def _dry_run(
+    vlm: VLM,
+    rows: EncodedRows,
+    images: ImageEncoder,
+    wanted: Fingerprint,
+    folder: Path,
+    batch_size: int,
+    precision: Precision,
+    layout: Layout,
+) -> None:
+    """Score one batch twice and say what the whole pass would do and take."""
+    found = find_scores([folder], wanted, SEQUENCES)
+    lines = [f"{len(rows)} rows, {precision}, {vlm.device}: {folder / wanted.digest}.*"]
+    lines += [f"stored scores that would not be used: {line}" for line in refused([folder], wanted)]
+    if found is not None:
+        lines.append(f"{len(found.scores.ids)} rows are scored already: nothing to do")
+    else:
+        spread = np.unique(np.linspace(0, len(rows) - 1, min(batch_size, len(rows))).astype(int)).tolist()
+        sample = EncodedRows([rows.rows[row] for row in spread], rows.encoder, cache_bytes=0)
+        for _ in range(2):  # the first time a machine is slower
+            started = time.perf_counter()
+            scores, skips = compute_scores(
+                vlm.model,
+                sample,
+                images,
+                SEQUENCES,
+                batch_size=batch_size,
+                precision=precision,
+                layout=layout,
+                progress=False,
+            )
+        seconds = (time.perf_counter() - started) * len(rows) / len(sample) / PartialState().num_processes
+        lines.append(f"{len(scores.ids)} of {len(sample)} rows tried can be used")
+        lines += [f"  {skip.where}: {skip.reason} {skip.detail}" for skip in skips[:5]]
+        for number, row in enumerate(scores.ids[:3]):
+            entropies = ", ".join(f"{n} {v[number].item():.3f}" for n, v in scores.entropies.items())
+            logps = ", ".join(f"{n} {v[number].item():.1f}" for n, v in scores.logps.items())
+            lines.append(f"  row {row}: log-probabilities {logps}; entropies {entropies}")
+        lines.append(f"the whole pass takes about {duration(seconds)}")
+    if PartialState().is_main_process:
+        print("\n".join(lines))
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, for people."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def choose_precision(precision: Precision) -> Precision:

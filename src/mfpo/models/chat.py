@@ -46,6 +46,12 @@ def render_response(processor: ProcessorMixin, prompt: Messages, response: Messa
     return text.rstrip() + eos
 
 
+def continues_prompt(processor: ProcessorMixin, prompt: Messages, response: Messages) -> bool:
+    """Whether the template's rendering of the whole conversation begins with its rendering of the prompt."""
+    head = render_prompt(processor, prompt)
+    return _apply(processor, [*prompt, *response], add_generation_prompt=False).startswith(head)
+
+
 def _apply(processor: ProcessorMixin, messages: Messages, *, add_generation_prompt: bool) -> str:
     # Some checkpoints keep the template with the tokenizer, where the processor does not look for it.
     template: Any = getattr(processor, "chat_template", None) or getattr(

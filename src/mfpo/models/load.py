@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,16 @@ def default_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def process_device() -> torch.device:
+    """The device of this process: its own GPU where `torchrun` or `accelerate launch` started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return default_device()
+    from accelerate import PartialState
+
+    device: torch.device = PartialState().device
+    return device
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

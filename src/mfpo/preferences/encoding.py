@@ -147,7 +147,7 @@ class RowEncoder:
                 f"image and prompt take {len(prompt['input_ids'])} tokens of {self.max_length}",
             )
         chosen, rejected = (
-            self._response(text, pair.prompt, answer) for answer in (pair.chosen, pair.rejected)
+            self.response(text, pair.prompt, answer) for answer in (pair.chosen, pair.rejected)
         )
         return EncodedRow(
             id=pair.id,
@@ -159,24 +159,28 @@ class RowEncoder:
             cut=sum(room is not None and len(answer) > room for answer in (chosen, rejected)),
         )
 
-    def _response(self, prompt_text: str, prompt: Messages, answer: Messages) -> Tensor:
+    def response(self, prompt_text: str, prompt: Messages, answer: Messages) -> Tensor:
         """Tokens of a response as they continue the prompt, up to its first EOS.
 
         Tokenised together with the prompt where that leaves the prompt's own tokens as they are: alone, some
         tokenizers put a space token before the first word that no generated answer has.
         """
         text = render_response(self.processor, prompt, answer)
-        special = self._adds_special_tokens(prompt_text)
-        head: list[int] = self._tokenizer(prompt_text, add_special_tokens=special)["input_ids"]
-        whole: list[int] = self._tokenizer(prompt_text + text, add_special_tokens=special)["input_ids"]
+        head, whole = self.tokens(prompt_text), self.tokens(prompt_text + text)
         if whole[: len(head)] == head:
             ids = whole[len(head) :]
         else:
             ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self._image_token_id in ids:
+        if self.image_token_id in ids:
             raise RowError("image-token-in-response", f"the answer contains {self._image_token!r}")
         eos = self._tokenizer.eos_token_id
         return torch.tensor(ids[: ids.index(eos) + 1] if eos in ids else ids)
+
+    def tokens(self, text: str) -> list[int]:
+        """Tokens of a text that begins with a rendered prompt; each image is one placeholder."""
+        special = self._adds_special_tokens(text)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+        return ids
 
     def _rejected_image(
         self, pair: PreferencePair, images: Sequence[Image.Image], pixels: dict[str, Tensor]
@@ -234,7 +238,8 @@ class RowEncoder:
         return getattr(self.processor, "image_token", "<image>")
 
     @cached_property
-    def _image_token_id(self) -> int:
+    def image_token_id(self) -> int:
+        """The token that stands for a piece of an image, and in text for the whole."""
         return self._tokenizer.convert_tokens_to_ids(self._image_token)
 
 

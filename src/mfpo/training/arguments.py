@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mfpo.difficulty.config import Precision
 from mfpo.errors import UserError, nearest
+from mfpo.training.checkpoints import last_whole_checkpoint
 from mfpo.training.config import TrainConfig
 
 _PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
@@ -96,6 +98,28 @@ def reporters(names: str) -> list[str] | str:
     return wanted
 
 
+def is_sharded(args: TrainingArguments) -> bool:
+    """Whether FSDP or DeepSpeed will spread the parameters, by our settings or by `accelerate launch`."""
+    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+    return bool(args.fsdp or args.deepspeed or args.deepspeed_plugin or launched)
+
+
+def layers_to_shard(model: nn.Module) -> list[str]:
+    """Names of the classes of layers that FSDP shards one by one, as the model names them.
+
+    A model may name classes that are not in it, such as the text part of a CLIP whose vision tower it uses;
+    accelerate refuses these.
+    """
+    present = {type(module).__name__ for module in model.modules()}
+    return sorted(present & set(getattr(model, "_no_split_modules", None) or ()))
+
+
+def name_layers_to_shard(model: nn.Module) -> None:
+    """Tell accelerate which layers FSDP shards, where it was launched with FSDP and the user did not."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
+        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", ",".join(layers_to_shard(model)))
+
+
 def checkpoint_to_resume(config: TrainConfig) -> str | None:
     """The checkpoint folder that training goes on from, None to start at the beginning.
 
@@ -105,8 +129,10 @@ def checkpoint_to_resume(config: TrainConfig) -> str | None:
     if config.resume_from_checkpoint is None:
         return None
     found: str | None = config.resume_from_checkpoint
-    if found == "last":
+    if found in ("last", "auto"):
         found = last_whole_checkpoint(config.output_dir)
+        if found is None and config.resume_from_checkpoint == "auto":
+            return None
     if found is None or not Path(found).is_dir():
         raise UserError(
             "there is no checkpoint to resume from",
@@ -114,19 +140,3 @@ def checkpoint_to_resume(config: TrainConfig) -> str | None:
             fix="checkpoints are written every --save_steps steps as output_dir/checkpoint-STEP",
         )
     return found
-
-
-def last_whole_checkpoint(output_dir: str | Path) -> str | None:
-    """The checkpoint of the highest step that was written to its end.
-
-    The trainer's state is what is written last; a checkpoint without it was cut off and is passed over.
-    """
-    whole = []
-    for folder in Path(output_dir).glob("checkpoint-*"):
-        try:
-            whole.append(
-                (int(json.loads((folder / "trainer_state.json").read_text())["global_step"]), folder)
-            )
-        except (OSError, ValueError, KeyError):
-            continue
-    return str(max(whole)[1]) if whole else None

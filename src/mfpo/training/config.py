@@ -165,7 +165,8 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint."""
     resume_from_checkpoint: str | None = None
-    """A checkpoint folder, or `last` for the newest in output_dir; it ends as an uninterrupted run does."""
+    """A checkpoint folder, `last` for the newest in output_dir, or `auto` for the newest if there is one; it
+    ends as an uninterrupted run does."""
     seed: int = 0
     """Seed of the order of rows within a stage and of the adapter's first weights."""
     dataloader_num_workers: int = 0

@@ -6,23 +6,27 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from mfpo.difficulty.config import Precision
-from mfpo.errors import RowError, UserError
-from mfpo.preferences.encoding import EncodedRow, EncodedRows
+from mfpo.difficulty.rank import duration
+from mfpo.errors import UserError
+from mfpo.models.chat import continues_prompt, render_prompt, render_response
+from mfpo.preferences.encoding import EncodedRows, RowEncoder
+from mfpo.preferences.lengths import RowLength, measure_rows
+from mfpo.records import PreferencePair, text_of
 from mfpo.training.batching import TrainingBatch
 from mfpo.training.objectives import Loss
 from mfpo.training.parameters import parameter_counts
+from mfpo.training.probe import Probe
 from mfpo.training.trainer import PreferenceTrainer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainingArguments
 
-MAX_CHECKED_ROWS = 256
-"""Rows whose length and ending are checked, spread evenly over the dataset."""
 TOLERANCE_FLOAT32, TOLERANCE_BF16 = 1e-4, 2e-2
+NEARLY_ALL = 0.9
+"""Share of the device's memory above which an estimate is called out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +34,24 @@ class LengthCheck:
     """How long the rows are.
 
     Attributes:
-        rows: Number of rows that were looked at.
-        longest: Tokens of the longest sequence.
+        how: Which rows were looked at, and how, for people.
+        longest: Tokens of the longest sequence, cut to the length limit.
         longest_id: The row that has it.
+        by_length: Indices of the rows that fit, the longest first.
+        mean: Mean over rows of the tokens of the longer sequence.
         image_tokens: Most tokens that a row's images take.
         cut: Number of responses that are cut to fit.
+        too_long: Number of rows whose image and prompt alone fill the length; they are left out.
     """
 
-    rows: int
+    how: str
     longest: int
     longest_id: str
+    by_length: list[int]
+    mean: float
     image_tokens: int
     cut: int
+    too_long: int
 
 
 def check_rows(rows: EncodedRows, model: PreTrainedModel) -> LengthCheck:
@@ -55,41 +65,93 @@ def check_rows(rows: EncodedRows, model: PreTrainedModel) -> LengthCheck:
         UserError: Image and prompt of every row alone fill the length, the length exceeds the model's
             positions, or a whole response does not end with EOS.
     """
+    limit = rows.encoder.max_length
+    lengths = measure_rows(rows)
+    fitting = [row for row in lengths.rows if limit is None or row.prompt < limit]
+    if not fitting:
+        problem = f"prompt-too-long: image and prompt take {lengths.rows[0].prompt} tokens of {limit}"
+        where = "--max_length"
+        if not lengths.rows:
+            problem, where = str(lengths.errors[0]), "dataset"
+        raise UserError(f"no row can be used, the first because of {problem}", where=where)
+
+    def tokens(row: RowLength) -> int:
+        return row.longest if limit is None else min(row.longest, limit)
+
+    def cut(row: RowLength) -> int:
+        return sum(limit is not None and row.prompt + n > limit for n in (row.chosen, row.rejected))
+
+    by_length = sorted(fitting, key=lambda row: (-tokens(row), row.row))
+    longest = by_length[0]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    encoder = rows.encoder
-    eos: int = encoder.processor.tokenizer.eos_token_id
-    encoded: list[EncodedRow] = []
-    errors: list[RowError] = []
-    for index in np.unique(np.linspace(0, len(rows) - 1, min(MAX_CHECKED_ROWS, len(rows))).astype(int)):
-        try:
-            encoded.append(rows[int(index)])
-        except RowError as error:
-            errors.append(error)
-    if not encoded:
-        where = "--max_length" if errors[0].reason == "prompt-too-long" else "dataset"
-        raise UserError(f"no row can be used, the first because of {errors[0]}", where=where)
-    longest = max(encoded, key=lambda row: row.length)
-    if positions is not None and longest.length > positions:
+    if positions is not None and tokens(longest) > positions:
         raise UserError(
-            f"row {longest.id} takes {longest.length} tokens, the model has positions for {positions}",
+            f"row {rows.ids[longest.row]} takes {tokens(longest)} tokens, the model has positions for"
+            f" {positions}",
             where="--max_length",
             fix=f"set --max_length {positions}; long responses are then cut",
         )
-    for row in encoded:
-        if not row.cut and (row.chosen[-1] != eos or row.rejected[-1] != eos):
+    for row in fitting:
+        if not row.ends:
             raise UserError(
-                f"the answers of row {row.id} do not end with the end-of-sequence token",
+                f"the answers of row {rows.ids[row.row]} do not end with the end-of-sequence token",
                 where="chat template",
                 fix="the template must end an assistant turn with the tokenizer's eos_token",
             )
-    token = _image_token_id(encoder.processor)
     return LengthCheck(
-        rows=len(encoded),
-        longest=longest.length,
-        longest_id=longest.id,
-        image_tokens=max(int((row.prompt["input_ids"] == token).sum()) for row in encoded),
-        cut=sum(row.cut for row in encoded),
+        how=lengths.how,
+        longest=tokens(longest),
+        longest_id=rows.ids[longest.row],
+        by_length=[row.row for row in by_length],
+        mean=sum(map(tokens, fitting)) / len(fitting),
+        image_tokens=max(row.image for row in fitting),
+        cut=sum(map(cut, fitting)),
+        too_long=len(lengths.rows) - len(fitting),
     )
+
+
+def check_template(encoder: RowEncoder, pair: PreferencePair) -> list[str]:
+    """What is odd about the chat template, shown on one row.
+
+    Args:
+        encoder: The encoder with the processor.
+        pair: A row.
+
+    Returns:
+        Sentences for people, none if all is well.
+
+    Raises:
+        UserError: The template leaves the answer's text out, or writes other image placeholders than the row
+            has images.
+    """
+    processor: Any = encoder.processor
+    prompt = render_prompt(processor, pair.prompt)
+    answer = text_of(pair.chosen).strip()
+    response = render_response(processor, pair.prompt, pair.chosen)
+    if answer.split()[:3] != response.split()[:3] and answer not in response:
+        raise UserError(
+            f"the rendered answer is {response[:80]!r} where the row says {answer[:80]!r}",
+            where="chat template",
+            fix="the template must write the assistant's text as it is, after the generation prompt",
+        )
+    ids = encoder.tokens(prompt)
+    count = ids.count(encoder.image_token_id)
+    if count != len(pair.images):
+        raise UserError(
+            f"the rendered prompt has {count} image placeholders for {len(pair.images)} images",
+            where="chat template",
+            fix="the template must write the processor's image token once for each image part",
+        )
+    notes = []
+    bos = processor.tokenizer.bos_token_id
+    if bos is not None and ids[:2] == [bos, bos]:
+        notes.append("the prompt begins with two BOS tokens: template and tokenizer both write one")
+    if not continues_prompt(processor, pair.prompt, pair.chosen):
+        notes.append(
+            "the template's rendering of a conversation does not continue its rendering of the prompt; the"
+            " plain text of answers is used"
+        )
+    return notes
 
 
 @torch.no_grad()
@@ -143,24 +205,53 @@ def check_first_loss(trainer: PreferenceTrainer, batch: TrainingBatch, precision
     return loss
 
 
-def describe(
-    trainer: PreferenceTrainer, batch: TrainingBatch, lengths: LengthCheck, targets: list[str]
-) -> str:
-    """What is about to be trained, for people: lengths, parameters, the first loss and one decoded row."""
-    turns = trainer.train_dataset
-    model: Any = trainer.model
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found out before the first step.
+
+    Attributes:
+        turns: Turns of the training.
+        lengths: How long the rows are.
+        targets: Layers that get an adapter.
+        notes: What a user should know.
+        first_loss: Loss before the first step, None where training does not start with the initial model.
+        longest: The longest batch, None where the model is sharded later and was not run.
+        first: The first batch, timed after the longest one; only in a dry run.
+        reference_seconds: What a reference pass that is still to come takes.
+    """
+
+    turns: int
+    lengths: LengthCheck
+    targets: list[str]
+    notes: list[str]
+    first_loss: float | None
+    longest: Probe | None
+    first: Probe | None = None
+    reference_seconds: float | None = None
+
+
+def describe(trainer: PreferenceTrainer, batch: TrainingBatch, found: Preflight) -> str:
+    """What is about to be trained, for people: lengths, parameters, memory, time and one decoded row."""
+    lengths, args = found.lengths, trainer.args
     lines = [
-        f"{len(turns)} turns of {len(turns.rows)} rows; longest of {lengths.rows} rows:"
-        f" {lengths.longest} tokens (row {lengths.longest_id}), {lengths.image_tokens} of them for images",
-        f"{lengths.cut} responses cut to fit",
-        _describe_start(trainer.loss),
+        f"{found.turns} turns of {len(trainer.train_dataset.rows)} rows,"
+        f" {steps_of(found.turns, args)} steps of {rows_per_step(args)} rows",
+        f"lengths of {lengths.how}: at most {lengths.longest} tokens (row {lengths.longest_id}),"
+        f" {lengths.image_tokens} of them for images; {lengths.mean:.0f} on average",
+        f"{lengths.cut} responses cut to fit; all answers end with the end-of-sequence token",
     ]
-    for part, (trained, total) in parameter_counts(model).items():
+    if lengths.too_long:
+        lines.append(f"{lengths.too_long} rows left out: image and prompt alone fill --max_length")
+    loss = _describe_start(trainer.loss)
+    lines.append(loss if found.first_loss is None else f"{loss} and is {found.first_loss:.5f}")
+    for part, (trained, total) in parameter_counts(trainer.model).items():
         lines.append(f"{part}: {trained:,} of {total:,} parameters trained")
-    if targets:
-        lines.append(
-            f"LoRA on {len(targets)} layers: {', '.join(sorted({t.rpartition('.')[2] for t in targets}))}"
-        )
+    if found.targets:
+        names = sorted({target.rpartition(".")[2] for target in found.targets})
+        lines.append(f"LoRA on {len(found.targets)} layers: {', '.join(names)}")
+    lines += [*_describe_memory(found.longest), *found.notes]
+    if found.first is not None:
+        lines += _describe_time(found, found.first, args)
     return "\n".join([*lines, *_describe_row(batch, trainer.processing_class)])
 
 
@@ -169,6 +260,44 @@ def _describe_start(loss: Loss) -> str:
         return f"step-0 loss must be {loss.at_start:.5f}"
     known = [f"{term} {value:.5f}" for term, value in loss.terms_at_start.items() if value is not None]
     return f"step-0 loss depends on the data{', and must be of ' + ', '.join(known) if known else ''}"
+
+
+def rows_per_step(args: TrainingArguments) -> int:
+    """Rows of an optimizer step, of all processes."""
+    return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size)
+
+
+def steps_of(turns: int, args: TrainingArguments) -> int:
+    """Optimizer steps that so many turns take."""
+    return -(-turns // rows_per_step(args))
+
+
+def _describe_memory(longest: Probe | None) -> list[str]:
+    if longest is None:
+        return ["memory was not probed: the model is sharded when training starts"]
+    line = f"longest batch (rows {', '.join(longest.ids)}; {longest.tokens} tokens) was run"
+    if longest.peak is None:
+        return [line + "; this system does not tell its memory"]
+    need = longest.peak + longest.optimizer
+    line += f": {_gib(longest.peak)} at its peak, {_gib(need)} with the state of AdamW"
+    if longest.total:
+        line += f", of {_gib(longest.total)}"
+    if longest.total and need > NEARLY_ALL * longest.total:
+        line += "; this may not fit: lower --per_device_train_batch_size or add --gradient_checkpointing"
+    return [line]
+
+
+def _describe_time(found: Preflight, first: Probe, args: TrainingArguments) -> list[str]:
+    batches = found.turns / (args.per_device_train_batch_size * args.world_size)
+    seconds = first.seconds * batches
+    lines = [f"training takes about {duration(seconds)}: {batches:.0f} batches like the first one"]
+    if found.reference_seconds is not None:
+        lines.append(f"the reference pass before it takes about {duration(found.reference_seconds)}")
+    return lines
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"
 
 
 def _describe_row(batch: TrainingBatch, processor: Any) -> list[str]:

@@ -8,28 +8,43 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import check_writable, open_dataset
 from mfpo.difficulty.config import Precision
-from mfpo.difficulty.rank import FOLDER
-from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_scores, fingerprint
+from mfpo.difficulty.fingerprint import fingerprint
+from mfpo.difficulty.scores import ReferenceScores, autocast_context
 from mfpo.difficulty.stages import plan_stages
+from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
-from mfpo.models.load import VLM, default_device, default_dtype, load_vlm
-from mfpo.models.logprobs import Layout
+from mfpo.models.load import VLM, default_dtype, load_vlm, process_device
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
 from mfpo.preferences.layouts import choose_layout
-from mfpo.training.arguments import checkpoint_to_resume, reporters, training_arguments
+from mfpo.training.arguments import (
+    checkpoint_to_resume,
+    is_sharded,
+    name_layers_to_shard,
+    reporters,
+    training_arguments,
+)
 from mfpo.training.balance import ModalityBalance
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset, plan_turns
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.loss import make_loss, sequences_of
 from mfpo.training.objectives import Loss
 from mfpo.training.parameters import lora_targets, prepare_model
-from mfpo.training.preflight import check_first_loss, check_rows, describe
+from mfpo.training.preflight import (
+    Preflight,
+    check_first_loss,
+    check_rows,
+    check_template,
+    describe,
+    rows_per_step,
+)
+from mfpo.training.prepass import ReferenceSource
+from mfpo.training.probe import longest_batch, probe
 from mfpo.training.reference import make_reference
 from mfpo.training.trainer import PreferenceTrainer
 
@@ -75,10 +90,12 @@ def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Train
     reporters(config.report_to)
     check_writable(config.output_dir)
     rows = open_dataset(config.dataset)
-    half = config.use_lora and (config.load_in_4bit or wants_bf16(config, default_device()))
+    device = process_device()
+    half = config.use_lora and (config.load_in_4bit or wants_bf16(config, device))
     vlm = load_vlm(
         config.model_name_or_path,
         dtype=torch.bfloat16 if half else torch.float32,
+        device=device,
         revision=config.revision,
         attn_implementation=config.attn_implementation,
         trust_remote_code=config.trust_remote_code,
@@ -123,8 +140,12 @@ def train(
     if writes:
         save_config(config, output_dir / "config.yaml")
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if checkpoint is not None:
+        trainer.restore_extras(checkpoint)
+    with trainer.watch.signals():
+        trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
+    trainer.watch.raise_if_stopped(trainer.args, trainer.state.global_step, trainer.state.max_steps)
     trainer.save_model(config.output_dir)
     trainer.write_card()
     num_rows = len(rows) - len(skips)
@@ -166,33 +187,37 @@ def set_up(
     loss, sequences, encoder = _objective(vlm, config)
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
+    notes = check_template(encoder, rows[lengths.by_length[0]])
     if hasattr(vlm.model, "merge_and_unload"):
         vlm.model = vlm.model.merge_and_unload()
     precision = precision_of(vlm, config)
+    name_layers_to_shard(vlm.model)
     args = training_arguments(config, precision, vlm.device)
     targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
     autocast = autocast_context(precision, vlm.device)
     choice = choose_layout(vlm.model, encoded, sequences, autocast, config.shared_prefix)
     layout = choice.layout
     # Names the initial weights, so it is taken before an adapter joins them.
-    stored, tokens = _uses_stored(config, loss), loss.reference_detail == "tokens"
-    needs_scores = stored or config.stages in ("easy_to_hard", "hard_to_easy")
+    uses_stored, tokens = _uses_stored(config, loss), loss.reference_detail == "tokens"
+    needs_scores = uses_stored or config.stages in ("easy_to_hard", "hard_to_easy")
     digest = fingerprint(vlm.model, encoder, rows, precision, layout) if needs_scores else None
     model = prepare_model(vlm.model, config, name=vlm.name)
-    images = ImageEncoder(model, share=not (args.fsdp or args.deepspeed))
+    images = ImageEncoder(model, share=not is_sharded(args))
     reference = make_reference(config.reference, vlm.model, model, images, detail=loss.reference_detail)
 
-    scores: ReferenceScores | None = None
-    skips: list[Skip] = []
+    stored, reference_seconds = None, None
     if digest is not None:
         folders = [Path(config.output_dir) / FOLDER, *([stored_scores] if stored_scores else [])]
-        scores, skips = _reference_pass(
-            model, encoded, images, sequences, args, folders, digest, precision, layout, stored and tokens
-        )
+        source = ReferenceSource(digest, folders, sequences, precision, layout, tokens=uses_stored and tokens)
+        if config.dry_run:
+            stored, reference_seconds = source.sample(model, encoded, images, lengths.by_length, args)
+        else:
+            stored = source.obtain(model, encoded, images, args)
+    scores = stored.scores if stored is not None else None
     turns = TurnDataset(
         encoded,
         _turns(config, encoded, scores, args),
-        scores if stored else None,
+        scores if uses_stored else None,
         sequences,
         tokens=tokens,
     )
@@ -216,44 +241,24 @@ def set_up(
         balance=ModalityBalance() if config.balance_modalities else None,
         callbacks=callbacks,
     )
-    first = collator([turns[t] for t in range(min(len(turns), args.per_device_train_batch_size))])["batch"]
-    if at_start:
-        check_first_loss(trainer, first, precision)
-    report = describe(trainer, first, lengths, targets)
-    return trainer, skips, f"{report}\nlayout: {choice.reason}"
-
-
-def _reference_pass(
-    model: PreTrainedModel,
-    rows: EncodedRows,
-    images: ImageEncoder,
-    sequences: Sequence[SequenceKind],
-    args: TrainingArguments,
-    folders: Sequence[Path],
-    digest: str,
-    precision: Precision,
-    layout: Layout,
-    tokens: bool,
-) -> tuple[ReferenceScores, list[Skip]]:
-    """Stored scores where there are some, else those of a pass, stored in the first folder; rows without."""
-    scores = find_scores(folders, digest, sequences, tokens=tokens)
-    if scores is not None:
-        missing = (identifier for identifier in rows.ids if identifier not in scores.index)
-        return scores, [Skip(f"row {identifier}", "no-reference-score") for identifier in missing]
-    scores, skips = compute_scores(
-        model,
-        rows,
-        images,
-        sequences,
-        batch_size=args.per_device_train_batch_size,
-        precision=precision,
-        layout=layout,
-        progress=not args.disable_tqdm,
-        tokens=tokens,
+    size = args.per_device_train_batch_size
+    first = collator([turns[t] for t in range(min(len(turns), size))])["batch"]
+    usable = {turn.row for turn in turns.turns}
+    longest = [row for row in lengths.by_length if row in usable][:size]
+    first_loss = check_first_loss(trainer, first, precision) if at_start else None
+    runs = not is_sharded(args) and len(longest) > 0
+    found = Preflight(
+        turns=len(turns) if reference_seconds is None else _num_turns(config, len(lengths.by_length), args),
+        lengths=lengths,
+        targets=targets,
+        notes=notes,
+        first_loss=first_loss,
+        longest=probe(trainer, longest_batch(trainer, longest)) if runs else None,
+        first=probe(trainer, first) if runs and config.dry_run else None,
+        reference_seconds=reference_seconds,
     )
-    if args.should_save:
-        scores.save(folders[0], digest)
-    return scores, skips
+    report = f"{describe(trainer, first, found)}\nlayout: {choice.reason}"
+    return trainer, (stored.skips if stored is not None else []), report
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -288,17 +293,6 @@ def precision_of(vlm: VLM, config: TrainConfig) -> Precision:
     if vlm.model.dtype == torch.bfloat16:
         return "bfloat16"
     return "mixed" if wants_bf16(config, vlm.device) else "float32"
-
-
-def find_scores(
-    folders: Sequence[Path], digest: str, sequences: Sequence[SequenceKind], *, tokens: bool = False
-) -> ReferenceScores | None:
-    """Stored scores under that fingerprint that hold all the sequences, token by token if that is needed."""
-    for folder in folders:
-        scores = ReferenceScores.load(folder, digest)
-        if scores is not None and set(sequences) <= set(scores.tokens if tokens else scores.logps):
-            return scores
-    return None
 
 
 def _objective(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKind, ...], RowEncoder]:
@@ -337,6 +331,12 @@ def _turns(
         replace(stage, rows=tuple(usable[row] for row in stage.rows))
         for stage in plan_stages(config.stages, len(usable), entropies, seed=config.seed)
     ]
-    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    num_turns = config.max_steps * per_step if config.max_steps > 0 else None
+    num_turns = _num_turns(config, len(usable), args) if config.max_steps > 0 else None
     return plan_turns(stages, num_passes=config.num_train_epochs, num_turns=num_turns, seed=config.seed)
+
+
+def _num_turns(config: TrainConfig, num_rows: int, args: TrainingArguments) -> int:
+    """Turns of a training on so many rows."""
+    if config.max_steps > 0:
+        return config.max_steps * rows_per_step(args)
+    return num_rows * config.num_train_epochs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, TrainerCallback
 
+from mfpo.data.files import write_json
 from mfpo.errors import Skip
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
 from mfpo.training.balance import ModalityBalance
-from mfpo.training.batching import PreferenceCollator, TrainingBatch, TurnDataset
+from mfpo.training.batching import PreferenceCollator, TrainingBatch, Turn, TurnDataset
+from mfpo.training.checkpoints import AtomicCheckpoints, SavedOrder, order_digest
 from mfpo.training.metrics import MetricsFile, ReadableProgress, batch_metrics, modality_balance
 from mfpo.training.objectives import BySequence, Loss, ObjectiveOutput, SequenceLogps
 from mfpo.training.reference import Reference
+from mfpo.training.watch import StepWatch
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin, TrainingArguments
@@ -33,7 +37,7 @@ class ModelCard(TrainerCallback):
         raise NotImplementedError
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(AtomicCheckpoints):
     """Trains a model on batches of preference rows, turn by turn.
 
     Everything that is not the loss, the order of rows and the metrics is the parent's: optimizer, schedule,
@@ -66,13 +70,14 @@ class PreferenceTrainer(Trainer):
         balance: ModalityBalance | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
+        self.watch = StepWatch()
         super().__init__(
             model=model,
             args=args,
             train_dataset=turns,
             data_collator=collator,
             processing_class=processor,
-            callbacks=[MetricsFile(), *([balance] if balance else []), *callbacks],
+            callbacks=[MetricsFile(), self.watch, *([balance] if balance else []), *callbacks],
         )
         self._make_progress_readable()
         # The loss is a mean over rows: the parent is to divide it by the number of accumulated batches.
@@ -80,6 +85,7 @@ class PreferenceTrainer(Trainer):
         self.loss_is_scaled_for_ga = False
         self.loss, self.reference, self.images, self.balance = loss, reference, images, balance
         self.skips: list[Skip] = []
+        self.order = SavedOrder(order_digest(turns.turns, turns.rows.ids))
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -118,11 +124,12 @@ class PreferenceTrainer(Trainer):
         """Mean loss of the rows of a batch, times their share of the rows of the step."""
         batch: TrainingBatch = inputs["batch"]
         output, policy = self.evaluate_batch(model, batch)
-        metrics = batch_metrics(output, policy) | {"stage": batch.stages}
+        metrics = batch_metrics(output, policy) | {"stage": batch.stages, "loss": output.loss}
         if self.balance is not None and output.rewards is not None:
             metrics |= self._balance(output.rewards)
         self._record(metrics)
         self._record({"padding": torch.tensor([batch.responses.padding], device=output.loss.device)})
+        self.watch.saw(batch.ids, output.loss)
         self.skips.extend(batch.skips)
         loss = output.loss.mean() * inputs.get("share", 1.0)
         return (loss, output) if return_outputs else loss
@@ -143,6 +150,46 @@ class PreferenceTrainer(Trainer):
             return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
+
+    def save_extras(self, folder: Path) -> None:
+        """The order of rows, and the sums of the metrics that are not logged yet."""
+        sums = {name: total.item() for name, total in self._sums.items()}
+        write_json(folder / self._sums_file, {"sums": sums, "counts": self._counts})
+        if self.is_local_process_zero():
+            self.order.save(folder)
+
+    def restore_extras(self, checkpoint: str | Path) -> None:
+        """Go on with the order of rows and the sums of a checkpoint.
+
+        Raises:
+            UserError: The checkpoint belongs to another order.
+        """
+        order = SavedOrder.load(checkpoint)
+        if order is not None:
+            order.check(self.order.planned, checkpoint)
+            self.set_order(order)
+        path = Path(checkpoint) / self._sums_file
+        saved = json.loads(path.read_text()) if path.is_file() else {"sums": {}, "counts": {}}
+        self._sums = {n: torch.tensor(total, device=self.args.device) for n, total in saved["sums"].items()}
+        self._counts = saved["counts"]
+
+    def set_order(self, order: SavedOrder) -> None:
+        """Train in that order from now on."""
+        self.order = order
+        if order.turns is not None:
+            dataset: TurnDataset = self.train_dataset
+            index = {identifier: row for row, identifier in enumerate(dataset.rows.ids)}
+            dataset.turns = [Turn(index[identifier], stage) for identifier, stage in order.turns]
+
+    @property
+    def _sums_file(self) -> str:
+        return f"metric_sums_{self.args.process_index}.json"
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """As the parent does; a scaler, which halves its scale at an infinite gradient, is left to do so."""
+        norm = super()._clip_grad_norm(model)
+        self.watch.grad_norm = norm if self.accelerator.scaler is None else None
+        return norm
 
     def _record(self, metrics: Mapping[str, Tensor]) -> None:
         for name, values in metrics.items():

@@ -1,0 +1,132 @@
+"""Checkpoints that are whole or not there, and that know the order of rows they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+from mfpo.data.files import publish_folder, write_json
+from mfpo.errors import UserError
+from mfpo.training.batching import Turn
+
+ORDER_FILE = "order.json"
+
+
+class AtomicCheckpoints(Trainer):
+    """Writes each checkpoint to a hidden folder beside its place, and renames it when it is on the disk.
+
+    A process that is killed while it writes leaves the checkpoints of earlier steps, and nothing that looks
+    like another one.
+    """
+
+    _staging: Path | None = None
+
+    def save_extras(self, folder: Path) -> None:
+        """Write what a subclass wants to find in a checkpoint; every process calls it."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the parent does, elsewhere; then the rename, the upload and the removal of old checkpoints."""
+        output_dir = Path(str(self.args.output_dir))
+        name = f"checkpoint-{self.state.global_step}"
+        final, staging = output_dir / name, output_dir / f".{name}.tmp"
+        push, limit = self.args.push_to_hub, self.args.save_total_limit
+        if self.is_local_process_zero():
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            self._staging, self.args.push_to_hub, self.args.save_total_limit = staging, False, None
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging, self.args.push_to_hub, self.args.save_total_limit = None, push, limit
+        self.save_extras(staging / name)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            publish_folder(staging / name, final)
+        self.accelerator.wait_for_everyone()
+        # On a machine with a disk of its own the folder is still to be renamed.
+        if self.is_local_process_zero() and (staging / name).is_dir():
+            publish_folder(staging / name, final)
+        if self.is_local_process_zero():
+            shutil.rmtree(staging, ignore_errors=True)
+        if push:
+            self._push_from_checkpoint(str(final))
+        if self.args.should_save:
+            rotate_checkpoints(output_dir=str(output_dir), save_total_limit=limit, use_mtime=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedOrder:
+    """The order of training that a checkpoint belongs to.
+
+    Attributes:
+        planned: SHA-256 of the order that was planned before the first step.
+        turns: Id and stage of every turn, where the order was changed since; else None.
+    """
+
+    planned: str
+    turns: list[tuple[str, int]] | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write ``order.json``."""
+        write_json(folder / ORDER_FILE, {"planned": self.planned, "turns": self.turns})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SavedOrder | None:
+        """The order in a checkpoint folder; None if it has none."""
+        path = Path(folder) / ORDER_FILE
+        if not path.is_file():
+            return None
+        entry = json.loads(path.read_text())
+        turns = entry["turns"]
+        return cls(entry["planned"], None if turns is None else [(row, stage) for row, stage in turns])
+
+    def check(self, planned: str, folder: str | Path) -> None:
+        """Refuse to go on with another order.
+
+        Raises:
+            UserError: The rows, their difficulty or a setting that orders them has changed.
+        """
+        if planned != self.planned:
+            raise UserError(
+                "the checkpoint belongs to a training with another order of rows",
+                where=f"--resume_from_checkpoint {folder}",
+                fix="repeat dataset, seed, stages, difficulty, num_train_epochs, max_steps and batch size;"
+                " or start anew with --model_name_or_path set to the checkpoint",
+            )
+
+
+def order_digest(turns: Sequence[Turn], ids: Sequence[str]) -> str:
+    """SHA-256 over the id and the stage of every turn."""
+    digest = hashlib.sha256()
+    for turn in turns:
+        digest.update(f"{ids[turn.row]}:{turn.stage}\n".encode())
+    return digest.hexdigest()
+
+
+def last_whole_checkpoint(output_dir: str | Path) -> str | None:
+    """The checkpoint of the highest step that was written to its end, None if there is none.
+
+    The trainer's state is what the parent writes last; a checkpoint of another tool that lacks it is passed
+    over.
+    """
+    whole = []
+    for folder in Path(output_dir).glob("checkpoint-*"):
+        try:
+            whole.append(
+                (int(json.loads((folder / "trainer_state.json").read_text())["global_step"]), folder)
+            )
+        except (OSError, ValueError, KeyError):
+            continue
+    return str(max(whole)[1]) if whole else None

@@ -1,0 +1,242 @@
+"""Several processes equal one. On a CPU, with gloo: DDP through the command, FSDP2 on the model itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_multi_gpu_env
+from safetensors.torch import load_file
+from transformers import TrainingArguments
+
+from mfpo.data.files import save_config
+from mfpo.data.folder import DatasetWriter
+from mfpo.difficulty.config import RankConfig
+from mfpo.difficulty.rank import run as rank
+from mfpo.models.load import load_vlm
+from mfpo.training.arguments import is_sharded, name_layers_to_shard
+from mfpo.training.config import TrainConfig
+from mfpo.training.train import run
+from preference_rows import make_pairs
+
+TESTS = Path(__file__).parents[1]
+CONFIGS = TESTS.parent / "configs" / "accelerate"
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def launched(name: str) -> SimpleNamespace:
+    """What `accelerate launch` understands of a configuration."""
+    parser = launch_command_parser()
+    args = parser.parse_args(["--config_file", str(CONFIGS / f"{name}.yaml"), "-m", "mfpo.cli"])
+    return _validate_launch_command(args)[0]
+
+
+def test_all_configurations_are_known():
+    names = {path.stem: load_config_from_file(str(path)).distributed_type for path in CONFIGS.iterdir()}
+    assert names == {
+        "ddp": DistributedType.MULTI_GPU,
+        "fsdp2": DistributedType.FSDP,
+        "zero3": DistributedType.DEEPSPEED,
+    }
+
+
+def test_ddp_configuration():
+    args = launched("ddp")
+    assert args.multi_gpu and not args.use_fsdp and not args.use_deepspeed and args.mixed_precision == "bf16"
+
+
+def test_fsdp2_configuration(monkeypatch, tiny_llava, tmp_path):
+    args = launched("fsdp2")
+    assert args.use_fsdp
+    for name, value in prepare_multi_gpu_env(args).items():
+        if name.startswith(("FSDP", "ACCELERATE_USE_FSDP")):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", "unset")
+    monkeypatch.delenv("FSDP_TRANSFORMER_CLS_TO_WRAP")
+    model = load_vlm(str(tiny_llava), device="cpu").model
+    name_layers_to_shard(model)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
+    plugin.set_auto_wrap_policy(model)  # raises for layers that the model names and does not have
+    wrapped = {cls.__name__ for cls in plugin.auto_wrap_policy.keywords["transformer_layer_cls"]}
+    assert {"LlamaDecoderLayer", "CLIPEncoderLayer"} <= wrapped
+    # Only then is what is saved a folder that from_pretrained opens.
+    assert "FULL_STATE_DICT" in str(plugin.state_dict_type)
+    assert is_sharded(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+
+
+def test_zero3_configuration(monkeypatch):
+    args = launched("zero3")
+    assert args.use_deepspeed and args.zero3_save_16bit_model is True and args.zero3_init_flag is False
+    fields = load_config_from_file(str(CONFIGS / "zero3.yaml")).deepspeed_config
+    known = vars(launch_command_parser().parse_args(["script.py"]))
+    assert set(fields) <= set(known), "every key is an option of accelerate launch"
+    if not _has_deepspeed():
+        return
+    plugin = DeepSpeedPlugin(zero_stage=args.zero_stage, gradient_clipping=args.gradient_clipping)
+    assert plugin.deepspeed_config["zero_optimization"]["stage"] == 3
+
+
+def _has_deepspeed() -> bool:
+    from accelerate.utils import is_deepspeed_available
+
+    return bool(is_deepspeed_available())
+
+
+def test_without_a_launcher_nothing_is_sharded(tmp_path):
+    assert not is_sharded(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+
+
+def two_processes(*arguments: str) -> None:
+    """Run a script or a module in two processes of this machine."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    done = subprocess.run([*launch, *arguments], env=ENVIRONMENT, capture_output=True, timeout=500, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_ddp_equals_one_process(tiny_llava, tmp_path):
+    """`mfpo train` in two processes, half the batch each: the same scores and weights."""
+    with DatasetWriter(tmp_path / "data") as writer:
+        for pair in make_pairs(130):  # three chunks of the reference pass, shared among the processes
+            writer.write(pair)
+    one = TrainConfig(
+        dataset=str(tmp_path / "data"),
+        model_name_or_path=str(tiny_llava),
+        output_dir=str(tmp_path / "one"),
+        learning_rate=1e-3,
+        max_steps=3,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        trainer={"disable_tqdm": True},
+    )
+    settings = tmp_path / "two.yaml"
+    two = {"output_dir": str(tmp_path / "two"), "per_device_train_batch_size": 2}
+    save_config(TrainConfig(**{**vars(one), **two}), settings)
+    two_processes("-m", "mfpo.cli", "train", "--config", str(settings))
+    result = run(one)
+    assert result is not None
+    weights = load_file(tmp_path / "two" / "model.safetensors")
+    expected = load_file(tmp_path / "one" / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(weights[name], tensor, rtol=0, atol=1e-5), name
+    # The reference pass has other batch sizes; its rows are all there, and in their order.
+    folders = [tmp_path / name / "reference" for name in ("one", "two")]
+    (mine,), (other,) = (list(folder.glob("*.safetensors")) for folder in folders)
+    assert mine.name == other.name
+    for name, tensor in load_file(mine).items():
+        assert torch.allclose(load_file(other)[name], tensor, rtol=0, atol=1e-5)
+    assert not list(folders[1].glob("*.parts"))
+
+
+@pytest.mark.slow
+def test_rank_is_shared_among_processes(tiny_llava, tmp_path):
+    """The same files, bit for bit, whatever the number of processes."""
+    for name in ("one", "two"):
+        with DatasetWriter(tmp_path / name) as writer:
+            for pair in make_pairs(130):
+                writer.write(pair)
+    flags = ["--model_name_or_path", str(tiny_llava), "--precision", "float32"]
+    two_processes("-m", "mfpo.cli", "rank", "--dataset", str(tmp_path / "two"), *flags)
+    rank(RankConfig(dataset=str(tmp_path / "one"), model_name_or_path=str(tiny_llava), precision="float32"))
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "reference").iterdir()}
+        for name in ("one", "two")
+    ]
+    assert files[0] == files[1] and len(files[0]) == 4
+
+
+FSDP2 = """
+import sys
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from mfpo.models.load import load_vlm
+from mfpo.models.logprobs import score_responses
+from mfpo.models.vision import ImageEncoder
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder, collate
+from mfpo.training.arguments import layers_to_shard
+from mfpo.training.batching import PreferenceCollator, Example
+from mfpo.training.config import TrainConfig
+from mfpo.training.objectives import SequenceLogps
+from mfpo.training.train import _objective
+from preference_rows import make_pairs
+
+folder, output, sharded = sys.argv[1], sys.argv[2], sys.argv[3] == "sharded"
+rank, world = 0, 1
+vlm = load_vlm(folder, device="cpu", dtype="float32")
+model = vlm.model
+if sharded:
+    distributed.init_process_group("gloo")
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    mesh = init_device_mesh("cpu", (world,))
+    for module in reversed(list(model.modules())):
+        if type(module).__name__ in layers_to_shard(model):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    assert isinstance(model, FSDPModule)
+    share = next(model.parameters()).to_local().numel() / next(model.parameters()).numel()
+    assert share <= 0.6, "each process holds its part"
+loss, sequences, encoder = _objective(vlm, TrainConfig())
+rows = EncodedRows(make_pairs(8), encoder)
+collator = PreferenceCollator(sequences, encoder.pad_token_id)
+images = ImageEncoder(model, share=not sharded)
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-6)
+reference = {}
+losses = []
+for step in range(3):
+    numbers = [4 * (step % 2) + number for number in range(4)][rank::world]
+    batch = collator([Example(rows[number], 1) for number in numbers])["batch"]
+    policy = score_responses(model, batch.responses, images)
+    if step % 2 not in reference:
+        reference[step % 2] = [part.detach() for part in policy.logps.chunk(len(sequences))]
+    kinds = dict(zip(sequences, policy.logps.chunk(len(sequences)), strict=True))
+    first = dict(zip(sequences, reference[step % 2], strict=True))
+    value = loss(SequenceLogps(**kinds), SequenceLogps(**first)).loss.mean()
+    value.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(value.detach())
+state = {
+    name: (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).clone()
+    for name, tensor in model.state_dict().items()
+}
+total = torch.stack(losses)
+if sharded:
+    distributed.all_reduce(total)
+if rank == 0:
+    torch.save({"state": state, "losses": total / world}, output)
+if sharded:
+    distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_fsdp2_equals_one_process(tiny_llava, tmp_path):
+    """Our forward path and loss on a model whose parameters are spread over two processes."""
+    script = tmp_path / "script.py"
+    script.write_text(FSDP2)
+    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
+    two_processes(str(script), str(tiny_llava), str(two), "sharded")
+    command = [sys.executable, str(script), str(tiny_llava), str(one), "whole"]
+    subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, timeout=300)
+    expected, found = torch.load(one), torch.load(two)
+    assert torch.allclose(found["losses"], expected["losses"], rtol=0, atol=1e-5)
+    assert found["losses"][2] < found["losses"][0]
+    for name, tensor in expected["state"].items():
+        assert torch.allclose(found["state"][name], tensor, rtol=0, atol=1e-5), name

@@ -1,0 +1,259 @@
+"""A training that was stopped or killed ends with the bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mfpo.data.files import save_config
+from mfpo.data.folder import DatasetWriter
+from mfpo.errors import Stopped, UserError
+from mfpo.models.load import load_vlm
+from mfpo.training import train as train_module
+from mfpo.training import trainer as trainer_module
+from mfpo.training.batching import Turn
+from mfpo.training.checkpoints import SavedOrder, last_whole_checkpoint
+from mfpo.training.config import TrainConfig
+from mfpo.training.train import run, train
+from mfpo.training.trainer import PreferenceTrainer
+from preference_rows import make_pairs
+
+SETTINGS = {"num_train_epochs": 3, "gradient_accumulation_steps": 2, "lora_dropout": 0.1, "lora_r": 4}
+TIMING = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
+
+
+@pytest.fixture(params=[True, False], ids=["lora", "full"], scope="module")
+def use_lora(request):
+    return request.param
+
+
+@pytest.fixture
+def load(tiny_llava):
+    return lambda: load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (path,) = folder.glob("*.safetensors")
+    return load_file(path)
+
+
+def equal(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
+
+
+def at_call(monkeypatch, number, act):
+    """Do something in the n-th forward pass of a training."""
+    calls = 0
+    compute_loss = PreferenceTrainer.compute_loss
+
+    def spy(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            act()
+        return compute_loss(self, *args, **kwargs)
+
+    monkeypatch.setattr(PreferenceTrainer, "compute_loss", spy)
+
+
+def test_stopped_by_a_signal_after_any_step(load, config_in, tmp_path, monkeypatch, use_lora):
+    settings = {**SETTINGS, "use_lora": use_lora, "save_steps": 100, "logging_steps": 3}
+    whole = train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "whole"), **settings))
+    assert whole.steps == 5
+    for step, number in ((1, signal.SIGTERM), (4, signal.SIGINT)):
+        folder = tmp_path / f"cut-{step}"
+        config = config_in(output_dir=str(folder), resume_from_checkpoint="auto", **settings)
+        with monkeypatch.context() as patch:
+            at_call(patch, 2 * step - 1, lambda number=number: os.kill(os.getpid(), number))
+            with pytest.raises(Stopped, match=f"after step {step} of 5; saved .*checkpoint-{step}") as stop:
+                train(load(), make_pairs(6), config)
+        assert stop.value.exit_code == 128 + number and not list(folder.glob("*.safetensors"))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        resumed = train(load(), make_pairs(6), config)
+        assert resumed.steps == 5 and equal(folder, tmp_path / "whole")
+        assert metrics(folder) == metrics(tmp_path / "whole"), "no gap, no repetition, no half means"
+
+
+def test_without_checkpoints_a_signal_saves_nothing(load, config_in, tmp_path, monkeypatch):
+    at_call(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match="after step 2 of 6; nothing was saved"):
+        train(load(), make_pairs(6), config_in(max_steps=6))
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+KILLED_TRAINING = """
+import os, signal, sys
+import torch
+import mfpo.training.checkpoints as checkpoints
+from mfpo.cli.main import main
+
+when, *arguments = sys.argv[1:]
+calls = 0
+
+def dying(function):
+    def call(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
+
+if when == "weights written":
+    from transformers import Trainer
+    Trainer._save_optimizer_and_scheduler = dying(Trainer._save_optimizer_and_scheduler)
+if when == "all but the name written":
+    checkpoints.publish_folder = dying(checkpoints.publish_folder)
+sys.exit(main(arguments))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("use_lora", "when"),
+    [(True, "weights written"), (False, "all but the name written")],
+    indirect=["use_lora"],
+)
+def test_killed_while_a_checkpoint_is_written(tiny_llava, tmp_path, use_lora, when):
+    with DatasetWriter(tmp_path / "data") as writer:
+        for pair in make_pairs(6):
+            writer.write(pair)
+    config = TrainConfig(
+        dataset=str(tmp_path / "data"),
+        model_name_or_path=str(tiny_llava),
+        output_dir=str(tmp_path / "whole"),
+        use_lora=use_lora,
+        learning_rate=1e-3,
+        per_device_train_batch_size=2,
+        save_steps=2,
+        resume_from_checkpoint="auto",
+        **SETTINGS,
+    )
+    cut = replace(config, output_dir=str(tmp_path / "cut"))
+    save_config(cut, tmp_path / "cut.yaml")
+    command = [sys.executable, "-c", KILLED_TRAINING, when, "train", "--config", str(tmp_path / "cut.yaml")]
+    killed = subprocess.run(command, capture_output=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    folder = tmp_path / "cut"
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert (folder / ".checkpoint-4.tmp").is_dir(), "it was killed in the middle"
+    run(cut)
+    run(config)
+    assert equal(folder, tmp_path / "whole")
+    left = {path.name for path in folder.iterdir() if "checkpoint" in path.name}
+    assert left == {"checkpoint-2", "checkpoint-4", "checkpoint-5"}
+
+
+def test_a_loss_that_is_not_a_number_names_the_row(load, config_in, tmp_path, monkeypatch):
+    score, calls = trainer_module.score_responses, 0
+
+    def broken(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        scores = score(*args, **kwargs)
+        if calls == 4:
+            scores.token_logps[1, 0] = math.nan
+        return scores
+
+    vlm = load()
+    config = config_in(max_steps=5, save_steps=1, stages="none")
+    seen = []
+    saw = trainer_module.StepWatch.saw
+    monkeypatch.setattr(
+        trainer_module.StepWatch, "saw", lambda self, ids, x: (seen.append(ids), saw(self, ids, x))[1]
+    )
+
+    def start():
+        monkeypatch.setattr(trainer_module, "score_responses", broken)
+
+    at_call(monkeypatch, 1, start)
+    with pytest.raises(UserError) as error:
+        train(vlm, make_pairs(6), config)
+    assert f"at step 4, rows {seen[3][1]}; the step was not taken" in error.value.what
+    assert "checkpoint-3 goes on" in error.value.fix
+    kept = load_vlm(str(tmp_path / "run" / "checkpoint-3"), device="cpu", dtype="float32").model.state_dict()
+    now = vlm.model.state_dict()
+    assert all(torch.equal(kept[name], now[name]) for name in kept)
+    assert last_whole_checkpoint(tmp_path / "run").endswith("checkpoint-3")
+
+
+def test_a_gradient_that_is_not_a_number_stops_too(load, config_in, monkeypatch):
+    parent = trainer_module.AtomicCheckpoints
+    monkeypatch.setattr(parent, "_clip_grad_norm", lambda self, model: torch.tensor(math.inf))
+    with pytest.raises(UserError, match="the gradient is not a finite number at step 1, rows 0000"):
+        train(load(), make_pairs(4), config_in(max_steps=2))
+
+
+def test_another_order_of_rows_is_refused(load, config_in):
+    train(load(), make_pairs(6), config_in(max_steps=3, save_steps=2))
+    with pytest.raises(UserError, match="another order of rows"):
+        train(load(), make_pairs(6), config_in(max_steps=3, seed=1, resume_from_checkpoint="last"))
+
+
+def test_old_checkpoints_are_removed(load, config_in, tmp_path):
+    train(load(), make_pairs(6), config_in(max_steps=4, save_steps=1, trainer={"save_total_limit": 2}))
+    names = {path.name for path in (tmp_path / "run").glob("*checkpoint*")}
+    assert names == {"checkpoint-3", "checkpoint-4"}
+    assert SavedOrder.load(tmp_path / "run" / "checkpoint-3") is not None
+
+
+def test_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
+    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_step": 10}'), (15, '{"glob'), (20, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_whole_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_stages_share_one_optimizer_and_one_schedule(load, config_in, tmp_path, monkeypatch):
+    """The same rows in the same order, once in three stages and once in none, are the same training."""
+    optimizers = []
+    step = PreferenceTrainer.training_step
+
+    def spy(self, *args, **kwargs):
+        optimizers.append((self, id(self.optimizer), self.lr_scheduler.last_epoch))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(PreferenceTrainer, "training_step", spy)
+    states, rates = [], []
+    planned: list[Turn] = []
+    for stages in ("easy_to_hard", "none"):
+        optimizers.clear()
+        if stages == "none":
+            turns = [Turn(turn.row, 1) for turn in planned]
+            monkeypatch.setattr(train_module, "plan_turns", lambda *a, turns=turns, **k: turns)
+        config = config_in(
+            output_dir=str(tmp_path / stages), stages=stages, num_train_epochs=2, warmup_ratio=0.2
+        )
+        result = train(load(), make_pairs(9), config)
+        trainer = optimizers[0][0]
+        planned = trainer.train_dataset.turns
+        assert len({identity for _, identity, _ in optimizers}) == 1
+        assert [epoch for _, _, epoch in optimizers] == list(range(9))
+        states.append(trainer.optimizer.state_dict()["state"])
+        rates.append([line["learning_rate"] for line in result.history if "loss" in line])
+    assert rates[0] == rates[1] and len(set(rates[0])) > 6
+    assert rates[0].index(max(rates[0])) == 2 and sorted(rates[0][2:], reverse=True) == rates[0][2:]
+    for index, state in states[0].items():
+        assert state["step"] == 9
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(state[name], states[1][index][name])
+    assert equal(tmp_path / "easy_to_hard", tmp_path / "none")
