@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -172,17 +173,20 @@ def bound(shape: Shape, mode: Mode, epochs: int | None = EPOCHS) -> float:
 
 def peak_memory(side: str, mode: Mode, vocabulary: int) -> int:
     """Peak bytes over a step of eight rows, by a fresh process."""
-    command = [
-        sys.executable,
-        __file__,
-        "--memory_of",
-        side,
-        "--modes",
-        mode,
-        "--vocabulary",
-        str(vocabulary),
-    ]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    options = ["--memory_of", side, "--modes", mode, "--vocabulary", str(vocabulary)]
+    return memory_of_process([__file__, *options])
+
+
+def memory_of_process(command: Sequence[str]) -> int:
+    """What a fresh interpreter prints as its last word.
+
+    Blocks from 1 MiB on are given back to the system at once, so that it counts what is in use: by default
+    glibc keeps freed blocks of up to 32 MiB, and the resident size depends on whether a tensor is below or
+    above that.
+    """
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    result = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True, env=env)
+    return int(result.stdout.split()[-1])
 
 
 def step_memory(side: Side, rows: RandomRows) -> int:
