@@ -34,13 +34,12 @@ from typing import Any
 import torch
 
 from mfpo.difficulty.scores import ReferenceScores, compute_scores
-from mfpo.models.logprobs import PLAIN, Layout, score_responses
+from mfpo.models.logprobs import IGNORE, PLAIN, Layout, score_responses
 from mfpo.models.packing import set_tree_attention
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.collate import collate
 from mfpo.preferences.encoding import SEQUENCES, EncodedRow
-from mfpo.training.objectives import SequenceLogps, get_objective
-from mfpo.training.trainer import Loss
+from mfpo.training.objectives import Answers, BySequence, Loss, SequenceLogps, get_objective
 from step_model import Mode, RandomRows, Shape, make_model, reference_copy, row_costs, vision_cost
 
 SHARED = Layout(shared=True, chunked=True)
@@ -119,7 +118,8 @@ class Side:
                 else:
                     with self.model.disable_adapter():
                         reference = self._logps(self.model, self.images, rows)
-        self.loss(SequenceLogps(**policy), SequenceLogps(**reference)).loss.mean().backward()
+        output = self.loss(SequenceLogps(**policy), SequenceLogps(**reference), _answers(rows))
+        output.loss.mean().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -129,6 +129,11 @@ class Side:
         batch = collate(rows, SEQUENCES, 0, SHARED if self.name == "ours" else PLAIN)
         logps = score_responses(model, batch, images).logps.chunk(len(SEQUENCES))
         return dict(zip(SEQUENCES, logps, strict=True))
+
+
+def _answers(rows: Sequence[EncodedRow]) -> Answers:
+    labels = collate(rows, SEQUENCES, 0, SHARED).labels.chunk(len(SEQUENCES))
+    return Answers(BySequence(*(part != IGNORE for part in labels)), BySequence(*labels))
 
 
 def _published(model: Any, images: ImageEncoder, rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:

@@ -43,10 +43,10 @@ from mfpo.scenes.llava import LlavaSize, create_llava
 from mfpo.training.arguments import training_arguments
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset
 from mfpo.training.config import TrainConfig
-from mfpo.training.objectives import get_objective
+from mfpo.training.objectives import Loss, get_objective
 from mfpo.training.parameters import lora_targets, prepare_model
 from mfpo.training.reference import CopyReference, PrecomputedReference, Reference
-from mfpo.training.trainer import Loss, PreferenceTrainer
+from mfpo.training.trainer import PreferenceTrainer
 from step_model import Mode, Shape, row_costs, vision_cost
 from train_step import EPOCHS, SHARED, memory_of_process, step_memory_of, table
 
