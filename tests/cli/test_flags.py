@@ -212,3 +212,30 @@ def test_groups_are_headings_and_no_prefixes(capsys: pytest.CaptureFixture[str],
         parse_config(verb, ["--help"])
     shown = capsys.readouterr().out
     assert "paint options" in shown and "--colour" in shown and "Which colour." in shown
+
+
+REQUIRED = {
+    "rank": ["--dataset", "d", "--model_name_or_path", "m"],
+    "train": ["--dataset", "d", "--model_name_or_path", "m", "--output_dir", "o"],
+    "build": ["--dataset", "d", "--output_dir", "o"],
+    "browse": ["--dataset", "d"],
+    "generate": ["--model_name_or_path", "m", "--benchmark", "scenes", "--output_file", "f"],
+    "score": ["--benchmark", "scenes", "--predictions", "p"],
+    "eval": ["--model_name_or_path", "m", "--benchmark", "scenes"],
+    "probe": ["--model_name_or_path", "m", "--probe", "attention"],
+    "compare": ["one", "other"],
+    "report": ["one"],
+    "export": ["--model_name_or_path", "m", "--output_dir", "o"],
+    "experiment": ["noise_step"],
+    "scenes": ["--output_dir", "o"],
+    "demo": [],
+    "doctor": [],
+}
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_every_verb_takes_its_required_flags_alone(name: str) -> None:
+    """A group of settings must not hide a setting of the same name."""
+    from mfpo.cli.verbs import VERBS
+
+    assert isinstance(parse_config(VERBS[name], REQUIRED[name]), VERBS[name].config_type())

@@ -105,11 +105,13 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
 def _groups(known: Mapping[str, Setting]) -> dict[str, type]:
     """A type for each group of settings, by the heading it has in the help."""
     names = dict.fromkeys(setting.group for setting in known.values() if setting.group)
-    return {_heading(name): type(name, (), {}) for name in names}
+    return {_heading(name, known): type(name, (), {}) for name in names}
 
 
-def _heading(group: str) -> str:
-    return group.removesuffix("Settings").removesuffix("Config").lower()
+def _heading(group: str, known: Mapping[str, Setting]) -> str:
+    heading = group.removesuffix("Settings").removesuffix("Config").lower()
+    # A setting may have that name, such as `--objective`.
+    return heading if heading not in known else f"{heading}_settings"
 
 
 def _merged(groups: Mapping[str, type]) -> Callable[..., dict[str, Any]]:
