@@ -151,6 +151,7 @@ class AmberBenchmark(Benchmark):
         super().__init__(settings)
         self._paths: dict[str, Path] = {}
         self._all: list[Item] = []
+        self._has_yes_no = False
 
     def load(self) -> list[Item]:
         """The questions of the variant, descriptions first."""
@@ -226,6 +227,7 @@ class AmberBenchmark(Benchmark):
         for item in items:
             answer = answers[item.id].answer
             if isinstance(item.truth, YesNo):
+                self._has_yes_no = True
                 records.append({"id": int(item.id), **_count_answer(answer, item.truth, strict=strict)})
                 continue
             tokens = next(tagged)
@@ -278,6 +280,8 @@ class AmberBenchmark(Benchmark):
             reasons.append(
                 f"similarity by {similar.source}: no output of the official script with it was at hand"
             )
+        if self._has_yes_no:
+            reasons.append("yes/no questions: no output of the official script was at hand to compare with")
         return {
             **super().describe(),
             "variant": self.variant,
