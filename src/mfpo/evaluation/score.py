@@ -61,6 +61,8 @@ def run_eval(config: EvalConfig, vlm: VLM | None = None) -> None:
     if result is not None:
         show([(Path(config.model_name_or_path).name, result)])
         show_judge(result)
+        for line in remarks(result):
+            print(line)
         print(f"written to {output_folder(config.model_name_or_path, config.output_dir)}")
 
 
