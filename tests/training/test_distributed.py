@@ -169,7 +169,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from mfpo.models.load import load_vlm
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder, collate
+from mfpo.preferences.collate import collate
+from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder
 from mfpo.training.arguments import layers_to_shard
 from mfpo.training.batching import PreferenceCollator, Example
 from mfpo.training.config import TrainConfig
