@@ -256,6 +256,12 @@ def test_other_servers_and_broken_pictures(backend: ChatBackend, remote: Generat
         run_generate(replace(remote, base_url="http://localhost:1/v1"))
 
 
+def test_a_key_in_the_address_reaches_no_file(remote: GenerateConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="would end up in files"):
+        run_generate(replace(remote, base_url=f"http://me:{SECRET}@127.0.0.1:1/v1"))
+    assert not Path(remote.output_file).parent.exists()
+
+
 def test_large_pictures_are_sent_as_jpeg() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), dtype=np.uint8)
     assert data_uri(Image.fromarray(noise)).startswith("data:image/jpeg;base64,")

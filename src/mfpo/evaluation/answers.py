@@ -77,6 +77,7 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
         if processes.first:
             _join(path)
             skips = _join_skips(path, processes.count)
+        processes.wait()
     if processes.first:
         _tell_skips(path, skips)
     return path
@@ -242,6 +243,11 @@ def _check(config: AnswerSettings) -> None:
     for name, fits in checks.items():
         if not fits:
             raise UserError("out of range", where=f"--{name} {getattr(config, name)}")
+    if config.engine == "openai":
+        from mfpo.evaluation.servers.chat import server_key
+
+        # Before the address is written beside the answers.
+        server_key(config.base_url, config.api_key_env)
     if config.decoding != "greedy" and config.engine != "local":
         raise UserError(
             f"only the local engine decodes by {config.decoding}",

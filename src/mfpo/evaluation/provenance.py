@@ -14,6 +14,7 @@ import yaml
 from mfpo import __version__
 from mfpo.errors import UserError
 from mfpo.evaluation.decoding import decoding_options
+from mfpo.evaluation.servers.chat import given_address
 
 if TYPE_CHECKING:
     from mfpo.evaluation.config import AnswerSettings
@@ -104,7 +105,7 @@ def provenance_of(config: AnswerSettings, max_new_tokens: int) -> Provenance:
         model=name if at_server else model_fingerprint(name, revision),
         processor="" if at_server else processor_fingerprint(name, revision),
         engine=config.engine,
-        base_url=config.base_url if at_server else None,
+        base_url=given_address(config.base_url) if at_server else None,
         dtype="" if at_server else config.dtype,
         benchmark=config.benchmark,
         split=config.split,

@@ -122,9 +122,9 @@ class ChatServer:
         max_retries: int = 8,
         seed: int = 0,
     ) -> None:
-        self._given_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        self._given_url = given_address(base_url)
         self._key_env = api_key_env
-        self._key = _key(self._given_url, api_key_env)
+        self._key = server_key(base_url, api_key_env)
         self.timeout, self.max_retries, self.seed = timeout, max_retries, seed
         self.retries = 0
         self._lock = threading.Lock()
@@ -261,7 +261,22 @@ class _NoConnection(_Fault):
     """Nothing came back at all."""
 
 
-def _key(base_url: str | None, variable: str) -> str:
+def given_address(base_url: str | None) -> str | None:
+    """The server's address from the settings, else from ``OPENAI_BASE_URL``; None for OpenAI's own."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or None
+
+
+def server_key(base_url: str | None, variable: str) -> str:
+    """The key for a server, from the environment; empty for a server on this machine that has none.
+
+    Args:
+        base_url: The address as given, see [`given_address`].
+        variable: Environment variable that holds the key.
+
+    Raises:
+        UserError: There is no key, the address holds one, or it is no address.
+    """
+    base_url = given_address(base_url)
     parts = urlsplit(base_url or "https://api.openai.com")
     if parts.username or parts.password or parts.query:
         raise UserError(
