@@ -52,9 +52,11 @@ def judged_result(
 
     check_judge(benchmark, settings)
     price = Price.parse(settings.judge_price) if settings.judge_price else None
-    server = ChatServer(settings.base_url, api_key_env=settings.api_key_env)
     requests = benchmark.judge_requests(items, answers)
-    with ReplyCache(default_reply_cache()) as cache:
+    with (
+        ChatServer(settings.base_url, api_key_env=settings.api_key_env) as server,
+        ReplyCache(default_reply_cache()) as cache,
+    ):
         judge = Judge(
             CachedServer(server, cache),
             str(settings.judge_model),
@@ -92,7 +94,7 @@ def check_judge(benchmark: Benchmark, settings: JudgeSettings) -> None:
             raise UserError("out of range", where=f"--{name} {getattr(settings, name)}")
     if settings.judge_price:
         Price.parse(settings.judge_price)
-    ChatServer(settings.base_url, api_key_env=settings.api_key_env)
+    ChatServer(settings.base_url, api_key_env=settings.api_key_env).close()
 
 
 def show_judge(result: ScoreResult) -> None:

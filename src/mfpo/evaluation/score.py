@@ -73,8 +73,8 @@ def evaluate(config: EvalConfig, vlm: VLM | None = None) -> ScoreResult | None:
         vlm: The model, if it is loaded already.
 
     Returns:
-        The scores, which are also in ``scores/<benchmark>.json`` of the output folder; None for a dry run, and
-        in all but the first of several processes.
+        The scores, which are also in ``scores/<benchmark>.json`` of the output folder; None for a dry run,
+        and in all but the first of several processes.
 
     Raises:
         UserError: See [`mfpo.evaluation.answers.run_generate`].

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -130,6 +131,7 @@ class ChatServer:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._reached = False
+        self._fatal: UserError | None = None
         # Newer models of OpenAI refuse the older name of this parameter.
         self._limit_name = "max_tokens"
         _ = self._client
@@ -138,6 +140,18 @@ class ChatServer:
     def base_url(self) -> str:
         """The address that requests go to."""
         return str(self._client.base_url).rstrip("/")
+
+    def __enter__(self) -> ChatServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
 
     def stop(self) -> None:
         """Let requests that wait for their next try fail at once."""
@@ -154,13 +168,27 @@ class ChatServer:
             UserError: No request can succeed: a wrong key or address, an unknown model, an empty account.
             RequestFailed: This request cannot, or not within the tries.
         """
-        jitter = random.Random(row_seed(self.seed, key))
+        if self._fatal is not None:
+            raise self._fatal
+        try:
+            reply = self._ask(request, random.Random(row_seed(self.seed, key)))
+        except UserError as error:
+            # Other threads need not find out by themselves.
+            self._fatal = error
+            self.stop()
+            raise
+        except RequestFailed:
+            if self._fatal is not None:
+                raise self._fatal from None
+            raise
+        self._reached = True
+        return reply
+
+    def _ask(self, request: ChatRequest, jitter: random.Random) -> ChatReply:
         tries = 0
         while True:
             try:
-                reply = self._try(request)
-                self._reached = True
-                return reply
+                return self._try(request)
             except _Fault as fault:
                 tries += 1
                 self._give_up(fault, tries)
