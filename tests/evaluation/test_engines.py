@@ -97,6 +97,7 @@ def test_broken_pictures_are_counted_and_the_rest_is_answered(
 
 def test_scores_leave_out_items_with_broken_pictures_and_say_so(local: GenerateConfig, monkeypatch) -> None:
     monkeypatch.setattr(toy_benchmark.ToyBenchmark, "broken", {"03"})
+    monkeypatch.setattr(toy_benchmark.ToyBenchmark, "judge", None)
     path = run_generate(local)
     benchmark = toy_benchmark.ToyBenchmark(BenchmarkSettings(num_samples=12))
     result = score.score_answers(benchmark, path)

@@ -46,10 +46,16 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
     from mfpo.evaluation.engines import Sampling, load_engine
 
     _check(config)
-    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
+    settings = BenchmarkSettings(
+        data_dir=config.data_dir,
+        split=config.split,
+        num_samples=config.num_samples,
+        variant=config.variant,
+    )
     benchmark = load_benchmark(config.benchmark, settings)
     items = benchmark.load()
-    provenance = provenance_of(config, config.max_new_tokens or benchmark.max_new_tokens)
+    limit = config.max_new_tokens or benchmark.max_new_tokens
+    provenance = provenance_of(config, limit, benchmark.variant)
     begun = (path.exists() or bool(_parts(path))) and not config.overwrite
     if begun:
         provenance = check_same(path, provenance)

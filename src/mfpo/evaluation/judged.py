@@ -63,7 +63,7 @@ def judged_result(
             concurrency=settings.concurrency,
             temperature=settings.judge_temperature,
         )
-        rounds = [judge.ask(requests, repeat) for repeat in range(settings.judge_repeats)]
+        rounds = [judge.ask(requests, turn, benchmark.accepts) for turn in range(settings.judge_repeats)]
     results = [benchmark.score(items, answers, replies) for replies in rounds]
     result = results[0] if len(results) == 1 else mean_result(results)
     for item in result.items:

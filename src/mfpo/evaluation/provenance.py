@@ -49,6 +49,7 @@ class Provenance:
         dtype: Precision as it was asked for.
         benchmark: Name of the benchmark.
         split: Part of the benchmark.
+        variant: Version of the benchmark; empty where there is one only.
         max_new_tokens: Tokens after which an answer was cut.
         temperature: 0 for greedy answers.
         top_p: Share of the probability that was sampled from.
@@ -67,6 +68,7 @@ class Provenance:
     dtype: str
     benchmark: str
     split: str
+    variant: str
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -88,12 +90,13 @@ class Provenance:
         return replace(self, answered_by=sorted({*self.answered_by, *names}))
 
 
-def provenance_of(config: AnswerSettings, max_new_tokens: int) -> Provenance:
+def provenance_of(config: AnswerSettings, max_new_tokens: int, variant: str = "") -> Provenance:
     """What a configuration's answers come from.
 
     Args:
         config: The settings.
         max_new_tokens: The limit, the benchmark's own where the settings give none.
+        variant: The benchmark's version, its first where the settings give none.
 
     Raises:
         UserError: An option of the decoding is wrong.
@@ -109,6 +112,7 @@ def provenance_of(config: AnswerSettings, max_new_tokens: int) -> Provenance:
         dtype="" if at_server else config.dtype,
         benchmark=config.benchmark,
         split=config.split,
+        variant=variant,
         max_new_tokens=max_new_tokens,
         temperature=config.temperature,
         top_p=config.top_p,

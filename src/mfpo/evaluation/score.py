@@ -79,7 +79,12 @@ def evaluate(config: EvalConfig, vlm: VLM | None = None) -> ScoreResult | None:
     Raises:
         UserError: See [`mfpo.evaluation.answers.run_generate`].
     """
-    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
+    settings = BenchmarkSettings(
+        data_dir=config.data_dir,
+        split=config.split,
+        num_samples=config.num_samples,
+        variant=config.variant,
+    )
     benchmark = load_benchmark(config.benchmark, settings)
     _check_judge(benchmark, config)
     folder = output_folder(config.model_name_or_path, config.output_dir)
