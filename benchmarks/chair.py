@@ -5,7 +5,7 @@
 Ours: a whole ``mfpo score`` in a process of its own (start of Python, loading of tools and ground truth,
 both modes, intervals, score file), in wall and in CPU seconds; and the same with tools loaded, in CPU
 seconds. The script's procedure: for each caption ``nltk.word_tokenize``, ``nltk.pos_tag`` and a new WordNet
-lemmatiser, and for each word a new set of all synonyms, twice; it is timed on the first ``--official``
+lemmatiser, and for each word a new set of all synonyms; it is timed on the first ``--official``
 captions with WordNet loaded, ground truth and totals left out, and must find the same objects. Captions are
 put together from the sentences of ``--predictions``, no two alike. The last line is one line of JSON.
 """

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,13 +34,12 @@ from typing import Any
 import torch
 
 from mfpo.difficulty.scores import ReferenceScores, compute_scores
-from mfpo.models.logprobs import PLAIN, Layout, score_responses
+from mfpo.models.logprobs import IGNORE, PLAIN, Layout, score_responses
 from mfpo.models.packing import set_tree_attention
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.collate import collate
 from mfpo.preferences.encoding import SEQUENCES, EncodedRow
-from mfpo.training.objectives import SequenceLogps, get_objective
-from mfpo.training.trainer import Loss
+from mfpo.training.objectives import Answers, BySequence, Loss, SequenceLogps, get_objective
 from step_model import Mode, RandomRows, Shape, make_model, reference_copy, row_costs, vision_cost
 
 SHARED = Layout(shared=True, chunked=True)
@@ -118,7 +118,8 @@ class Side:
                 else:
                     with self.model.disable_adapter():
                         reference = self._logps(self.model, self.images, rows)
-        self.loss(SequenceLogps(**policy), SequenceLogps(**reference)).loss.mean().backward()
+        output = self.loss(SequenceLogps(**policy), SequenceLogps(**reference), _answers(rows))
+        output.loss.mean().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -128,6 +129,11 @@ class Side:
         batch = collate(rows, SEQUENCES, 0, SHARED if self.name == "ours" else PLAIN)
         logps = score_responses(model, batch, images).logps.chunk(len(SEQUENCES))
         return dict(zip(SEQUENCES, logps, strict=True))
+
+
+def _answers(rows: Sequence[EncodedRow]) -> Answers:
+    labels = collate(rows, SEQUENCES, 0, SHARED).labels.chunk(len(SEQUENCES))
+    return Answers(BySequence(*(part != IGNORE for part in labels)), BySequence(*labels))
 
 
 def _published(model: Any, images: ImageEncoder, rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
@@ -172,17 +178,20 @@ def bound(shape: Shape, mode: Mode, epochs: int | None = EPOCHS) -> float:
 
 def peak_memory(side: str, mode: Mode, vocabulary: int) -> int:
     """Peak bytes over a step of eight rows, by a fresh process."""
-    command = [
-        sys.executable,
-        __file__,
-        "--memory_of",
-        side,
-        "--modes",
-        mode,
-        "--vocabulary",
-        str(vocabulary),
-    ]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    options = ["--memory_of", side, "--modes", mode, "--vocabulary", str(vocabulary)]
+    return memory_of_process([__file__, *options])
+
+
+def memory_of_process(command: Sequence[str]) -> int:
+    """What a fresh interpreter prints as its last word.
+
+    Blocks from 1 MiB on are given back to the system at once, so that it counts what is in use: by default
+    glibc keeps freed blocks of up to 32 MiB, and the resident size depends on whether a tensor is below or
+    above that.
+    """
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    result = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True, env=env)
+    return int(result.stdout.split()[-1])
 
 
 def step_memory(side: Side, rows: RandomRows) -> int:

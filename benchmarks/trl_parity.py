@@ -20,12 +20,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,12 +43,12 @@ from mfpo.scenes.llava import LlavaSize, create_llava
 from mfpo.training.arguments import training_arguments
 from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset
 from mfpo.training.config import TrainConfig
-from mfpo.training.objectives import get_objective
+from mfpo.training.objectives import Loss, get_objective
 from mfpo.training.parameters import lora_targets, prepare_model
 from mfpo.training.reference import CopyReference, PrecomputedReference, Reference
-from mfpo.training.trainer import Loss, PreferenceTrainer
+from mfpo.training.trainer import PreferenceTrainer
 from step_model import Mode, Shape, row_costs, vision_cost
-from train_step import EPOCHS, SHARED, step_memory_of, table
+from train_step import EPOCHS, SHARED, memory_of_process, step_memory_of, table
 
 SHAPE = Shape(intermediate=1536, prompt=20)
 KINDS = ("chosen", "rejected")
@@ -307,9 +304,7 @@ def main() -> None:
             line: dict[str, Any] = {"mode": mode, "side": side, "cpu_s": cpu, "wall_s": wall}
             line["ours_is_faster"] = cpu / best["ours"][0]
             if not args.skip_memory:
-                command = [sys.executable, str(Path(__file__)), "--memory_of", side, "--modes", mode]
-                out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                line["peak_mb"] = int(out.split()[-1]) / 1e6
+                line["peak_mb"] = memory_of_process([__file__, "--memory_of", side, "--modes", mode]) / 1e6
                 result[f"peak_mb_{side}_{mode}"] = line["peak_mb"]
             lines.append(line)
     result["ratio_trl"] = min(result[f"ratio_trl_{mode}"] for mode in args.modes)

@@ -10,7 +10,7 @@ import pytest
 
 from mfpo.cli.fields import UsageError, settings_of
 from mfpo.cli.flags import parse_config
-from mfpo.cli.verbs import VERBS, Verb
+from mfpo.cli.verbs import Verb
 from mfpo.data.files import save_config
 
 
@@ -214,25 +214,28 @@ def test_groups_are_headings_and_no_prefixes(capsys: pytest.CaptureFixture[str],
     assert "paint options" in shown and "--colour" in shown and "Which colour." in shown
 
 
-@dataclass(frozen=True)
-class ColourSettings:
-    """A group with a setting of its own name."""
+REQUIRED = {
+    "rank": ["--dataset", "d", "--model_name_or_path", "m"],
+    "train": ["--dataset", "d", "--model_name_or_path", "m", "--output_dir", "o"],
+    "build": ["--dataset", "d", "--output_dir", "o"],
+    "browse": ["--dataset", "d"],
+    "generate": ["--model_name_or_path", "m", "--benchmark", "scenes", "--output_file", "f"],
+    "score": ["--benchmark", "scenes", "--predictions", "p"],
+    "eval": ["--model_name_or_path", "m", "--benchmark", "scenes"],
+    "probe": ["--model_name_or_path", "m", "--probe", "attention"],
+    "compare": ["one", "other"],
+    "report": ["one"],
+    "export": ["--model_name_or_path", "m", "--output_dir", "o"],
+    "experiment": ["noise_step"],
+    "scenes": ["--output_dir", "o"],
+    "demo": [],
+    "doctor": [],
+}
 
-    colour: str = "red"
-    """Which colour."""
 
+@pytest.mark.parametrize("name", REQUIRED)
+def test_every_verb_takes_its_required_flags_alone(name: str) -> None:
+    """A group of settings must not hide a setting of the same name."""
+    from mfpo.cli.verbs import VERBS
 
-@dataclass(frozen=True)
-class ColouredConfig(ColourSettings):
-    """Settings of a verb."""
-
-    size: int = 3
-    """How large."""
-
-
-def test_a_group_may_hold_a_setting_of_its_own_name() -> None:
-    """As `mfpo train` does, whose objective is one of the settings of the objective."""
-    verb = Verb("coloured", f"{__name__}:ColouredConfig", f"{__name__}:run", "try groups", "tests")
-    assert parse_config(verb, ["--colour", "blue"]) == ColouredConfig("blue", 3)
-    train = parse_config(VERBS["train"], ["--objective", "dpo", "--lora_r", "8"])
-    assert (train.objective, train.lora_r) == ("dpo", 8)
+    assert isinstance(parse_config(VERBS[name], REQUIRED[name]), VERBS[name].config_type())

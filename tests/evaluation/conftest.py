@@ -21,7 +21,10 @@ def nltk_folder(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def nltk_data(nltk_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The official tools are at hand."""
+    from mfpo.evaluation.mentions.words import missing_nltk_data
+
     monkeypatch.setenv("NLTK_DATA", str(nltk_folder))
+    assert missing_nltk_data() is None
     yield nltk_folder
     _forget(nltk_folder)
 

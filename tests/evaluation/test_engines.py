@@ -97,6 +97,7 @@ def test_broken_pictures_are_counted_and_the_rest_is_answered(
 
 def test_scores_leave_out_items_with_broken_pictures_and_say_so(local: GenerateConfig, monkeypatch) -> None:
     monkeypatch.setattr(toy_benchmark.ToyBenchmark, "broken", {"03"})
+    monkeypatch.setattr(toy_benchmark.ToyBenchmark, "judge", None)
     path = run_generate(local)
     benchmark = toy_benchmark.ToyBenchmark(BenchmarkSettings(num_samples=12))
     result = score.score_answers(benchmark, path)
@@ -254,6 +255,12 @@ def test_other_servers_and_broken_pictures(backend: ChatBackend, remote: Generat
     assert len(answers_of(remote)) == 39
     with pytest.raises(UserError, match="base_url was"):
         run_generate(replace(remote, base_url="http://localhost:1/v1"))
+
+
+def test_a_key_in_the_address_reaches_no_file(remote: GenerateConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="would end up in files"):
+        run_generate(replace(remote, base_url=f"http://me:{SECRET}@127.0.0.1:1/v1"))
+    assert not Path(remote.output_file).parent.exists()
 
 
 def test_large_pictures_are_sent_as_jpeg() -> None:

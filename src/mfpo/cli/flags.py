@@ -82,9 +82,7 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
             return None
         own += _COMMON if info.type is config_type else ()
         fields = tuple(_field_spec(s, given.get(s.name, s.default)) for s in own)
-        # A group may hold a setting of its own name.
-        make = _merged(groups) if info.type is config_type else dict
-        return StructConstructorSpec(instantiate=make, fields=(*fields, *nested))
+        return StructConstructorSpec(instantiate=_merged(groups), fields=(*fields, *nested))
 
     values: Any = tyro.cli(
         config_type,
@@ -107,11 +105,13 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
 def _groups(known: Mapping[str, Setting]) -> dict[str, type]:
     """A type for each group of settings, by the heading it has in the help."""
     names = dict.fromkeys(setting.group for setting in known.values() if setting.group)
-    return {_heading(name): type(name, (), {}) for name in names}
+    return {_heading(name, known): type(name, (), {}) for name in names}
 
 
-def _heading(group: str) -> str:
-    return group.removesuffix("Settings").removesuffix("Config").lower()
+def _heading(group: str, known: Mapping[str, Setting]) -> str:
+    heading = group.removesuffix("Settings").removesuffix("Config").lower()
+    # A setting may have that name, such as `--objective`.
+    return heading if heading not in known else f"{heading}_settings"
 
 
 def _merged(groups: Mapping[str, type]) -> Callable[..., dict[str, Any]]:

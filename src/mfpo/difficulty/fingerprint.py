@@ -115,7 +115,7 @@ def fingerprint(
             "image processor": _digest(processor.image_processor.to_json_string()),
             "max_length": str(encoder.max_length),
             "precision": precision,
-            "layout": ", ".join(name for name, chosen in asdict(layout).items() if chosen) or "plain",
+            "layout of sequences": json.dumps(asdict(layout)),
             "rows": ids,
             "noise and regions": noise,
             "code of mfpo": code_digest(CODE),

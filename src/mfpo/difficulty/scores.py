@@ -46,23 +46,24 @@ class ReferenceScores:
     tokens: dict[str, Ragged] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, chunks: Sequence[Chunk], sequences: Sequence[SequenceKind], *, tokens: bool = False
-    ) -> ReferenceScores:
+    def of(cls, chunks: Sequence[Chunk], sequences: Sequence[SequenceKind]) -> ReferenceScores:
         """The scores that chunks of consecutive rows add up to."""
 
         def column(name: str, dtype: torch.dtype) -> Tensor:
             parts = [chunk.columns[name] for chunk in chunks if chunk.ids]
             return torch.cat(parts).to(dtype) if parts else torch.zeros(0, dtype=dtype)
 
-        names = ragged_to_tensors({name: Ragged.of([]) for name in sequences if tokens})
-        joined = {name: column(name, empty.dtype) for name, empty in names.items()}
-
+        names = {name for chunk in chunks for name in chunk.columns}
+        ragged = {
+            name: column(name, torch.int64 if name.endswith("lengths") else torch.float32)
+            for name in names
+            if is_ragged(name)
+        }
         return cls(
             ids=[identifier for chunk in chunks for identifier in chunk.ids],
             logps={name: column(name, torch.float32) for name in sequences},
             entropies={name: column(name, torch.float64) for name in ESTIMATORS},
-            tokens=ragged_from_tensors(joined, sequences),
+            tokens=ragged_from_tensors(ragged, sequences),
         )
 
     @cached_property
@@ -143,6 +144,7 @@ def compute_scores(
     device = next(model.parameters()).device
 
     def compute(indices: range) -> Chunk:
+        pad = rows.encoder.pad_token_id
         skips: list[Skip] = []
         ids: list[str] = []
         found: list[dict[str, Tensor]] = []
@@ -150,9 +152,7 @@ def compute_scores(
             encoded = _encode(rows, indices[start : start + batch_size], skips)
             if encoded:
                 ids += [row.id for row in encoded]
-                found.append(
-                    _score_rows(model, encoded, images, sequences, rows.encoder.pad_token_id, layout, tokens)
-                )
+                found.append(_score_rows(model, encoded, images, sequences, pad, layout, tokens))
         columns = {name: torch.cat([part[name] for part in found]) for name in (found[0] if found else ())}
         return Chunk(ids, columns, skips)
 
@@ -165,8 +165,7 @@ def compute_scores(
             )
     finally:
         model.train(training)
-    scores = ReferenceScores.of(chunks, sequences, tokens=tokens)
-    return scores, [skip for chunk in chunks for skip in chunk.skips]
+    return ReferenceScores.of(chunks, sequences), [skip for chunk in chunks for skip in chunk.skips]
 
 
 def _encode(rows: EncodedRows, indices: Sequence[int], skips: list[Skip]) -> list[EncodedRow]:
@@ -190,21 +189,23 @@ def _score_rows(
 ) -> dict[str, Tensor]:
     """Log-probability of each sequence and entropy by each estimator, ``[B]`` on the CPU, of one batch.
 
-    With ``tokens``, also the columns of a [`Ragged`] for each sequence.
+    With ``tokens`` also the log-probabilities of all tokens, as [`Ragged`] columns.
     """
     batch = collate(rows, sequences, pad_token_id, layout).to(next(model.parameters()).device)
     scores = score_responses(model, batch, images, entropies=True)
     columns: dict[str, Tensor] = dict(zip(sequences, scores.logps.chunk(len(sequences)), strict=True))
     chosen = scores.first(len(rows))
     columns |= {"paper": paper_entropy(chosen), "token-mean": token_mean_entropy(chosen)}
+    found = {name: values.cpu() for name, values in columns.items()}
     if tokens:
-        logps, mask = scores.token_logps.cpu(), scores.mask.cpu()
-        ragged = {}
-        for number, name in enumerate(sequences):
-            those = range(number * len(rows), (number + 1) * len(rows))
-            ragged[str(name)] = Ragged.of([logps[row][mask[row]] for row in those])
-        columns |= ragged_to_tensors(ragged)
-    return {name: values.cpu() for name, values in columns.items()}
+        lines = zip(scores.token_logps.cpu(), scores.mask.cpu(), strict=True)
+        kept = [values[mask] for values, mask in lines]
+        ragged: dict[str, Ragged] = {
+            name: Ragged.of(kept[number * len(rows) : (number + 1) * len(rows)])
+            for number, name in enumerate(sequences)
+        }
+        found |= ragged_to_tensors(ragged)
+    return found
 
 
 def autocast_context(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:

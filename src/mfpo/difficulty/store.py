@@ -41,20 +41,9 @@ class Stored:
 
 
 def find_scores(
-    folders: Sequence[Path],
-    wanted: Fingerprint,
-    sequences: Sequence[SequenceKind],
-    *,
-    tokens: bool = False,
+    folders: Sequence[Path], wanted: Fingerprint, sequences: Sequence[SequenceKind], *, tokens: bool = False
 ) -> Stored | None:
-    """Scores with that fingerprint that hold all the sequences, if every process can read them.
-
-    Args:
-        folders: Where they may be.
-        wanted: The fingerprint.
-        sequences: The sequences.
-        tokens: Whether they are needed token by token.
-    """
+    """Scores with that fingerprint of all the sequences, and of their tokens if asked."""
     found = None
     for folder in folders:
         scores = ReferenceScores.load(folder, wanted.digest)
@@ -78,9 +67,9 @@ def obtain_scores(
     batch_size: int,
     precision: Precision,
     layout: Layout = PLAIN,
-    tokens: bool = False,
     progress: bool = True,
     overwrite: bool = False,
+    tokens: bool = False,
 ) -> Stored:
     """Stored scores if they fit, else those of a reference pass, which is stored as it goes.
 
@@ -94,13 +83,12 @@ def obtain_scores(
         batch_size: Rows at once.
         precision: What the model computes in.
         layout: How the sequences are laid out.
-        tokens: Whether the log-probability of each token is needed.
         progress: Whether to show a bar.
         overwrite: Compute in any case.
+        tokens: Whether the log-probability of each token is needed.
     """
     own = folders[0]
-    kind = f"{len(sequences)}{'-tokens' if tokens else ''}"
-    parts = own / f"{fingerprint.digest}.{kind}.parts"
+    parts = own / f"{fingerprint.digest}.{len(sequences)}{'.tokens' if tokens else ''}.parts"
     state = PartialState()
     if overwrite:
         discard_chunks(parts)
@@ -117,8 +105,8 @@ def obtain_scores(
         batch_size=batch_size,
         precision=precision,
         layout=layout,
-        tokens=tokens,
         progress=progress,
+        tokens=tokens,
         folder=parts,
     )
     if scores.ids:

@@ -46,10 +46,16 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
     from mfpo.evaluation.engines import Sampling, load_engine
 
     _check(config)
-    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
+    settings = BenchmarkSettings(
+        data_dir=config.data_dir,
+        split=config.split,
+        num_samples=config.num_samples,
+        variant=config.variant,
+    )
     benchmark = load_benchmark(config.benchmark, settings)
     items = benchmark.load()
-    provenance = provenance_of(config, config.max_new_tokens or benchmark.max_new_tokens)
+    limit = config.max_new_tokens or benchmark.max_new_tokens
+    provenance = provenance_of(config, limit, benchmark.variant)
     begun = (path.exists() or bool(_parts(path))) and not config.overwrite
     if begun:
         provenance = check_same(path, provenance)
@@ -77,6 +83,7 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
         if processes.first:
             _join(path)
             skips = _join_skips(path, processes.count)
+        processes.wait()
     if processes.first:
         _tell_skips(path, skips)
     return path
@@ -242,6 +249,11 @@ def _check(config: AnswerSettings) -> None:
     for name, fits in checks.items():
         if not fits:
             raise UserError("out of range", where=f"--{name} {getattr(config, name)}")
+    if config.engine == "openai":
+        from mfpo.evaluation.servers.chat import server_key
+
+        # Before the address is written beside the answers.
+        server_key(config.base_url, config.api_key_env)
     if config.decoding != "greedy" and config.engine != "local":
         raise UserError(
             f"only the local engine decodes by {config.decoding}",

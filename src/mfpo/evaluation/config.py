@@ -93,6 +93,9 @@ class AnswerSettings(ServerSettings, ModelSettings):
     split: str = "test"
     """Part of the benchmark; `scenes` has `validation` and `test`."""
 
+    variant: str | None = None
+    """Version of a benchmark that has several, see `mfpo score --help`; its first if not given."""
+
     num_samples: int | None = None
     """Use the first N images only; all of them if not given."""
 

@@ -52,16 +52,18 @@ def judged_result(
 
     check_judge(benchmark, settings)
     price = Price.parse(settings.judge_price) if settings.judge_price else None
-    server = ChatServer(settings.base_url, api_key_env=settings.api_key_env)
     requests = benchmark.judge_requests(items, answers)
-    with ReplyCache(default_reply_cache()) as cache:
+    with (
+        ChatServer(settings.base_url, api_key_env=settings.api_key_env) as server,
+        ReplyCache(default_reply_cache()) as cache,
+    ):
         judge = Judge(
             CachedServer(server, cache),
             str(settings.judge_model),
             concurrency=settings.concurrency,
             temperature=settings.judge_temperature,
         )
-        rounds = [judge.ask(requests, repeat) for repeat in range(settings.judge_repeats)]
+        rounds = [judge.ask(requests, turn, benchmark.accepts) for turn in range(settings.judge_repeats)]
     results = [benchmark.score(items, answers, replies) for replies in rounds]
     result = results[0] if len(results) == 1 else mean_result(results)
     for item in result.items:
@@ -92,7 +94,7 @@ def check_judge(benchmark: Benchmark, settings: JudgeSettings) -> None:
             raise UserError("out of range", where=f"--{name} {getattr(settings, name)}")
     if settings.judge_price:
         Price.parse(settings.judge_price)
-    ChatServer(settings.base_url, api_key_env=settings.api_key_env)
+    ChatServer(settings.base_url, api_key_env=settings.api_key_env).close()
 
 
 def show_judge(result: ScoreResult) -> None:

@@ -14,6 +14,7 @@ import yaml
 from mfpo import __version__
 from mfpo.errors import UserError
 from mfpo.evaluation.decoding import decoding_options
+from mfpo.evaluation.servers.chat import given_address
 
 if TYPE_CHECKING:
     from mfpo.evaluation.config import AnswerSettings
@@ -48,6 +49,7 @@ class Provenance:
         dtype: Precision as it was asked for.
         benchmark: Name of the benchmark.
         split: Part of the benchmark.
+        variant: Version of the benchmark; empty where there is one only.
         max_new_tokens: Tokens after which an answer was cut.
         temperature: 0 for greedy answers.
         top_p: Share of the probability that was sampled from.
@@ -66,6 +68,7 @@ class Provenance:
     dtype: str
     benchmark: str
     split: str
+    variant: str
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -87,12 +90,13 @@ class Provenance:
         return replace(self, answered_by=sorted({*self.answered_by, *names}))
 
 
-def provenance_of(config: AnswerSettings, max_new_tokens: int) -> Provenance:
+def provenance_of(config: AnswerSettings, max_new_tokens: int, variant: str = "") -> Provenance:
     """What a configuration's answers come from.
 
     Args:
         config: The settings.
         max_new_tokens: The limit, the benchmark's own where the settings give none.
+        variant: The benchmark's version, its first where the settings give none.
 
     Raises:
         UserError: An option of the decoding is wrong.
@@ -104,10 +108,11 @@ def provenance_of(config: AnswerSettings, max_new_tokens: int) -> Provenance:
         model=name if at_server else model_fingerprint(name, revision),
         processor="" if at_server else processor_fingerprint(name, revision),
         engine=config.engine,
-        base_url=config.base_url if at_server else None,
+        base_url=given_address(config.base_url) if at_server else None,
         dtype="" if at_server else config.dtype,
         benchmark=config.benchmark,
         split=config.split,
+        variant=variant,
         max_new_tokens=max_new_tokens,
         temperature=config.temperature,
         top_p=config.top_p,

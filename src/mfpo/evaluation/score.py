@@ -13,6 +13,7 @@ from mfpo.evaluation.compare import show
 from mfpo.evaluation.interop.logs import log_format, read_log, write_log
 from mfpo.evaluation.judged import check_judge, judged_result, show_judge
 from mfpo.evaluation.mentions.words import HOW_TO_GET_NLTK_DATA
+from mfpo.evaluation.processes import Processes
 from mfpo.evaluation.results import ScoreResult
 from mfpo.records import Prediction
 
@@ -61,6 +62,8 @@ def run_eval(config: EvalConfig, vlm: VLM | None = None) -> None:
     if result is not None:
         show([(Path(config.model_name_or_path).name, result)])
         show_judge(result)
+        for line in remarks(result):
+            print(line)
         print(f"written to {output_folder(config.model_name_or_path, config.output_dir)}")
 
 
@@ -72,17 +75,23 @@ def evaluate(config: EvalConfig, vlm: VLM | None = None) -> ScoreResult | None:
         vlm: The model, if it is loaded already.
 
     Returns:
-        The scores, which are also in ``scores/<benchmark>.json`` of the output folder; None for a dry run.
+        The scores, which are also in ``scores/<benchmark>.json`` of the output folder; None for a dry run,
+        and in all but the first of several processes.
 
     Raises:
         UserError: See [`mfpo.evaluation.answers.run_generate`].
     """
-    settings = BenchmarkSettings(data_dir=config.data_dir, split=config.split, num_samples=config.num_samples)
+    settings = BenchmarkSettings(
+        data_dir=config.data_dir,
+        split=config.split,
+        num_samples=config.num_samples,
+        variant=config.variant,
+    )
     benchmark = load_benchmark(config.benchmark, settings)
     _check_judge(benchmark, config)
     folder = output_folder(config.model_name_or_path, config.output_dir)
     answers = generate_answers(config, folder / "answers" / f"{config.benchmark}.jsonl", vlm)
-    if config.dry_run:
+    if config.dry_run or not Processes.launched().first:
         return None
     result = score_answers(benchmark, answers, config)
     result.save(folder / "scores" / f"{config.benchmark}.json")

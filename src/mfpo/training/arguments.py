@@ -72,28 +72,6 @@ def training_arguments(config: TrainConfig, precision: Precision, device: torch.
         raise UserError(f"training arguments are not valid: {error}", where="--config or flags") from None
 
 
-def is_sharded(args: TrainingArguments) -> bool:
-    """Whether FSDP or DeepSpeed will spread the parameters, by our settings or by `accelerate launch`."""
-    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
-    return bool(args.fsdp or args.deepspeed or args.deepspeed_plugin or launched)
-
-
-def layers_to_shard(model: nn.Module) -> list[str]:
-    """Names of the classes of layers that FSDP shards one by one, as the model names them.
-
-    A model may name classes that are not in it, such as the text part of a CLIP whose vision tower it uses;
-    accelerate refuses these.
-    """
-    present = {type(module).__name__ for module in model.modules()}
-    return sorted(present & set(getattr(model, "_no_split_modules", None) or ()))
-
-
-def name_layers_to_shard(model: nn.Module) -> None:
-    """Tell accelerate which layers FSDP shards, where it was launched with FSDP and the user did not."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
-        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", ",".join(layers_to_shard(model)))
-
-
 def reporters(names: str) -> list[str] | str:
     """Where metrics go, as the parent wants it.
 
@@ -118,6 +96,28 @@ def reporters(names: str) -> list[str] | str:
             package = _PACKAGES.get(name, name)
             raise UserError(f"{package} is not installed", where=where, fix=f"pip install {package}")
     return wanted
+
+
+def is_sharded(args: TrainingArguments) -> bool:
+    """Whether FSDP or DeepSpeed will spread the parameters, by our settings or by `accelerate launch`."""
+    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+    return bool(args.fsdp or args.deepspeed or args.deepspeed_plugin or launched)
+
+
+def layers_to_shard(model: nn.Module) -> list[str]:
+    """Names of the classes of layers that FSDP shards one by one, as the model names them.
+
+    A model may name classes that are not in it, such as the text part of a CLIP whose vision tower it uses;
+    accelerate refuses these.
+    """
+    present = {type(module).__name__ for module in model.modules()}
+    return sorted(present & set(getattr(model, "_no_split_modules", None) or ()))
+
+
+def name_layers_to_shard(model: nn.Module) -> None:
+    """Tell accelerate which layers FSDP shards, where it was launched with FSDP and the user did not."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
+        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", ",".join(layers_to_shard(model)))
 
 
 def checkpoint_to_resume(config: TrainConfig) -> str | None:

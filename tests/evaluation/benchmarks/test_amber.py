@@ -159,6 +159,7 @@ def test_yes_no_by_hand(data_dir: Path) -> None:
         "Relation_Accuracy",
     }
     assert "Number_F1" not in result.metrics
+    assert any("yes/no" in reason for reason in result.settings["unverified"])
     assert "CHAIR" not in result.metrics
     p, r = round(2 / 2.001 * 100, 1), round(2 / 3.001 * 100, 1)
     assert (result.metrics["Accuracy"], result.metrics["Precision"], result.metrics["Recall"]) == (75.0, p, r)

@@ -55,7 +55,7 @@ def scored(data_dir: Path, reviews: list[str], mode: str = "official") -> ScoreR
         ],
     )
     benchmark = LlavaBenchmark(BenchmarkSettings(str(data_dir), mode=mode))  # type: ignore[arg-type]
-    return score.score_answers(benchmark, data_dir / "answers.jsonl", path)
+    return score.score_answers(benchmark, data_dir / "answers.jsonl", judgements=path)
 
 
 def test_relative_scores_by_hand(data_dir: Path) -> None:
@@ -143,7 +143,7 @@ def test_reviews_without_their_text_are_read(data_dir: Path) -> None:
     path = data_dir / "reviews.jsonl"
     lines(path, [{"question_id": at, "tuple": [10.0, 5.0]} for at in range(4)])
     benchmark = LlavaBenchmark(BenchmarkSettings(str(data_dir)))
-    assert score.score_answers(benchmark, data_dir / "answers.jsonl", path).metrics["all"] == 50.0
+    assert score.score_answers(benchmark, data_dir / "answers.jsonl", judgements=path).metrics["all"] == 50.0
 
 
 @pytest.mark.parametrize(

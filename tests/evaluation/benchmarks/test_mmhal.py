@@ -45,7 +45,7 @@ def scored(data_dir: Path, replies: list[str], mode: str = "official") -> ScoreR
     path = data_dir / "replies.json"
     path.write_text(json.dumps([{"choices": [{"message": {"content": reply}}]} for reply in replies]))
     benchmark = MmhalBenchmark(BenchmarkSettings(str(data_dir), mode=mode))  # type: ignore[arg-type]
-    return score.score_answers(benchmark, data_dir / "answers.json", path)
+    return score.score_answers(benchmark, data_dir / "answers.json", judgements=path)
 
 
 def test_saved_replies_by_hand(data_dir: Path) -> None:
@@ -129,7 +129,7 @@ def test_answers_of_generate_and_rows_of_replies_are_read(data_dir: Path) -> Non
         "\n".join(json.dumps({"key": str(at), "reply": "rating: 3"}) for at in reversed(range(96)))
     )
     benchmark = MmhalBenchmark(BenchmarkSettings(str(data_dir)))
-    assert score.score_answers(benchmark, answers, replies).metrics["score"] == 3.0
+    assert score.score_answers(benchmark, answers, judgements=replies).metrics["score"] == 3.0
 
 
 def test_a_judge_is_needed(data_dir: Path) -> None:
@@ -152,7 +152,9 @@ def test_malformed_replies_are_told(data_dir: Path, replies: list[dict], told: s
     path = data_dir / "replies.json"
     path.write_text(json.dumps(replies))
     with pytest.raises(UserError, match=told):
-        score.score_answers(MmhalBenchmark(BenchmarkSettings(str(data_dir))), data_dir / "answers.json", path)
+        score.score_answers(
+            MmhalBenchmark(BenchmarkSettings(str(data_dir))), data_dir / "answers.json", judgements=path
+        )
 
 
 def test_answers_in_another_order_are_told(data_dir: Path) -> None:

@@ -42,7 +42,7 @@ def scored(
         replies = data_dir / "replies.jsonl"
         replies.write_text(judgements)
     benchmark = ObjhalBenchmark(BenchmarkSettings(str(data_dir), mode=mode))  # type: ignore[arg-type]
-    return score.score_answers(benchmark, path, replies)
+    return score.score_answers(benchmark, path, judgements=replies)
 
 
 def test_every_field_of_the_golden_file(shared: Path, nltk_data: Path) -> None:

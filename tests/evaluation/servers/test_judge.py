@@ -26,6 +26,8 @@ SECRET = "sk-very-secret-0123456789"
 def backend() -> Iterator[ChatBackend]:
     with chat_server() as backend:
         yield backend
+        while _opened:
+            _opened.pop().close()
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +38,20 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "MAX_REPLY_BYTES", 1 << 19)
 
 
+_opened: list[ChatServer | ReplyCache] = []
+
+
+def open_server(url: str, **settings) -> ChatServer:
+    server = ChatServer(url, **settings)
+    _opened.append(server)
+    return server
+
+
 def make_judge(backend: ChatBackend, cache: Path, **settings) -> Judge:
-    server = ChatServer(backend.url, timeout=0.4, **settings)
-    return Judge(CachedServer(server, ReplyCache(cache)), "judge", concurrency=8)
+    kept = ReplyCache(cache)
+    _opened.append(kept)
+    server = open_server(backend.url, timeout=0.4, **settings)
+    return Judge(CachedServer(server, kept), "judge", concurrency=8)
 
 
 def make_requests(count: int) -> list[JudgeRequest]:
@@ -158,7 +171,7 @@ def test_no_more_requests_at_once_than_allowed(backend: ChatBackend, tmp_path: P
 
 def test_retry_after_is_honoured(backend: ChatBackend, tmp_path: Path, monkeypatch) -> None:
     waits: list[float] = []
-    server = ChatServer(backend.url)
+    server = open_server(backend.url)
     monkeypatch.setattr(server._stopped, "wait", lambda seconds: waits.append(seconds) or False)
     backend.fault = lambda text, attempt: ("429", "500", "500", "500", None)[attempt]
     server.ask(ChatRequest("judge", [{"role": "user", "content": "Rate."}]))
@@ -212,7 +225,7 @@ def test_what_cannot_succeed_stops_at_once(
     judge = make_judge(backend, tmp_path / "replies.sqlite")
     with pytest.raises(UserError, match=told) as error:
         judge.ask(make_requests(200))
-    assert len(backend.requests) <= 16
+    assert len(backend.requests) <= 8
     assert SECRET not in str(error.value)
 
 
@@ -240,7 +253,7 @@ def test_newer_models_get_the_newer_name_of_the_limit(backend: ChatBackend, tmp_
 
 
 def test_nobody_at_the_address(tmp_path: Path, backend: ChatBackend) -> None:
-    server = ChatServer("http://127.0.0.1:9/v1", timeout=1)
+    server = open_server("http://127.0.0.1:9/v1", timeout=1)
     with pytest.raises(UserError, match="no server answers"):
         server.ask(ChatRequest("judge", [{"role": "user", "content": "Rate."}]))
 
@@ -248,7 +261,7 @@ def test_nobody_at_the_address(tmp_path: Path, backend: ChatBackend) -> None:
 def test_stopping_ends_requests_that_wait(backend: ChatBackend, monkeypatch) -> None:
     monkeypatch.setattr(chat, "_FIRST_PAUSE", 60.0)
     backend.fault = lambda text, attempt: "500"
-    server = ChatServer(backend.url)
+    server = open_server(backend.url)
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(server.ask, ChatRequest("judge", [{"role": "user", "content": "Rate."}]))
         while not server.retries:
@@ -276,7 +289,7 @@ def test_addresses_and_keys_that_are_refused(monkeypatch, url: str | None, told:
 
 def test_a_server_on_this_machine_needs_no_key(backend: ChatBackend, monkeypatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    ChatServer(backend.url).ask(ChatRequest("judge", [{"role": "user", "content": "Rate."}]))
+    open_server(backend.url).ask(ChatRequest("judge", [{"role": "user", "content": "Rate."}]))
     assert len(backend.requests) == 1
 
 

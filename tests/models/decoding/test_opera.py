@@ -240,6 +240,13 @@ def test_a_cache_that_forgets_is_refused(llava: VLM, monkeypatch) -> None:
         tokens_of(llava, 3)
 
 
+def test_a_model_that_hides_its_attention_is_told(llava: VLM, monkeypatch) -> None:
+    decoder = llava.model.get_decoder()
+    monkeypatch.setattr(decoder, "set_attn_implementation", lambda name: None, raising=False)
+    with pytest.raises(UserError, match="does not show its attention weights"):
+        tokens_of(llava, 3)
+
+
 @pytest.mark.parametrize(
     ("name", "given", "told"),
     [

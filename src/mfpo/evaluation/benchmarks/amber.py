@@ -150,26 +150,29 @@ class AmberBenchmark(Benchmark):
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
         super().__init__(settings)
         self._paths: dict[str, Path] = {}
+        self._all: list[Item] = []
+        self._has_yes_no = False
 
     def load(self) -> list[Item]:
-        """All questions of the variant, descriptions first."""
-        annotations = _read_json(self._path("annotations"))
-        items = []
-        images: list[str] = []
-        for query in _read_json(self._path("query")):
-            annotation = annotations[query["id"] - 1]
-            if query["image"] not in images[-1:]:
-                images.append(query["image"])
-            kind = _DIMENSIONS.get(annotation["type"], "generative")
-            truth: Annotation | YesNo
-            if kind == "generative":
-                truth = Annotation(tuple(annotation["truth"]), tuple(annotation["hallu"]))
-            else:
-                truth = YesNo(annotation["truth"])
-            items.append(Item(str(query["id"]), query["query"], query["image"], kind, query["image"], truth))
+        """The questions of the variant, descriptions first."""
+        items = self._questions()
         wanted = {"generative": {"generative"}, "discriminative": set(YES_NO[""])}.get(self.variant)
-        kept = set(list(dict.fromkeys(images))[: self.settings.num_samples])
+        kept = set(list(dict.fromkeys(item.image for item in items))[: self.settings.num_samples])
         return [item for item in items if item.image in kept and (wanted is None or item.kind in wanted)]
+
+    def _questions(self) -> list[Item]:
+        """All questions; ground truth is looked up by position, as by the official script."""
+        if self._all:
+            return self._all
+        annotations = _read_json(self._path("annotations"))
+        try:
+            self._all = [
+                _item(query, annotations[query["id"] - 1]) for query in _read_json(self._path("query"))
+            ]
+        except (LookupError, TypeError) as error:
+            where = f"{self._path('query')} and {self._path('annotations').name}"
+            raise UserError(f"these are not AMBER's: {error!r}", where, "get the files again") from None
+        return self._all
 
     def open_image(self, item: Item) -> Image:
         """The picture, from ``image/`` of the data folder."""
@@ -182,7 +185,7 @@ class AmberBenchmark(Benchmark):
 
     def read_answers(self, path: str | Path) -> list[Prediction]:
         """``[{"id": 2, "response": "..."}, ...]``, or the answers of ``mfpo generate``."""
-        items = {item.id: item for item in type(self)(BenchmarkSettings(self.settings.data_dir)).load()}
+        items = {item.id: item for item in self._questions()}
         rows = read_rows(path)
         ids = [str(row.integer("id")) for row in rows]
         unique(ids, rows, "question")
@@ -224,6 +227,7 @@ class AmberBenchmark(Benchmark):
         for item in items:
             answer = answers[item.id].answer
             if isinstance(item.truth, YesNo):
+                self._has_yes_no = True
                 records.append({"id": int(item.id), **_count_answer(answer, item.truth, strict=strict)})
                 continue
             tokens = next(tagged)
@@ -276,6 +280,8 @@ class AmberBenchmark(Benchmark):
             reasons.append(
                 f"similarity by {similar.source}: no output of the official script with it was at hand"
             )
+        if self._has_yes_no:
+            reasons.append("yes/no questions: no output of the official script was at hand to compare with")
         return {
             **super().describe(),
             "variant": self.variant,
@@ -303,6 +309,16 @@ class AmberBenchmark(Benchmark):
         if key not in self._paths:
             self._paths[key] = locate(DATA[key], self.settings.data_dir)
         return self._paths[key]
+
+
+def _item(query: Mapping[str, Any], annotation: Mapping[str, Any]) -> Item:
+    kind = _DIMENSIONS.get(annotation["type"], "generative")
+    truth: Annotation | YesNo
+    if kind == "generative":
+        truth = Annotation(tuple(annotation["truth"]), tuple(annotation["hallu"]))
+    else:
+        truth = YesNo(annotation["truth"])
+    return Item(str(query["id"]), query["query"], query["image"], kind, query["image"], truth)
 
 
 class _Sums:

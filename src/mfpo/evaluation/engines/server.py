@@ -49,7 +49,7 @@ class ServerEngine:
         return self._answered_by
 
     def answer(self, questions: Sequence[Question]) -> Iterator[list[Outcome]]:
-        """Outcomes one by one, as they come.
+        """Outcomes one by one, as they come; the connections are closed at the end.
 
         Raises:
             UserError: No request can succeed, or the first ten have all failed.
@@ -76,6 +76,7 @@ class ServerEngine:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            self.server.close()
 
     def _ask(self, question: Question) -> Outcome:
         sampled = self.sampling.temperature > 0

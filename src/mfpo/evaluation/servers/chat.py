@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -122,14 +123,15 @@ class ChatServer:
         max_retries: int = 8,
         seed: int = 0,
     ) -> None:
-        self._given_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        self._given_url = given_address(base_url)
         self._key_env = api_key_env
-        self._key = _key(self._given_url, api_key_env)
+        self._key = server_key(base_url, api_key_env)
         self.timeout, self.max_retries, self.seed = timeout, max_retries, seed
         self.retries = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._reached = False
+        self._fatal: UserError | None = None
         # Newer models of OpenAI refuse the older name of this parameter.
         self._limit_name = "max_tokens"
         _ = self._client
@@ -138,6 +140,18 @@ class ChatServer:
     def base_url(self) -> str:
         """The address that requests go to."""
         return str(self._client.base_url).rstrip("/")
+
+    def __enter__(self) -> ChatServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
 
     def stop(self) -> None:
         """Let requests that wait for their next try fail at once."""
@@ -154,13 +168,27 @@ class ChatServer:
             UserError: No request can succeed: a wrong key or address, an unknown model, an empty account.
             RequestFailed: This request cannot, or not within the tries.
         """
-        jitter = random.Random(row_seed(self.seed, key))
+        if self._fatal is not None:
+            raise self._fatal
+        try:
+            reply = self._ask(request, random.Random(row_seed(self.seed, key)))
+        except UserError as error:
+            # Other threads need not find out by themselves.
+            self._fatal = error
+            self.stop()
+            raise
+        except RequestFailed:
+            if self._fatal is not None:
+                raise self._fatal from None
+            raise
+        self._reached = True
+        return reply
+
+    def _ask(self, request: ChatRequest, jitter: random.Random) -> ChatReply:
         tries = 0
         while True:
             try:
-                reply = self._try(request)
-                self._reached = True
-                return reply
+                return self._try(request)
             except _Fault as fault:
                 tries += 1
                 self._give_up(fault, tries)
@@ -261,7 +289,22 @@ class _NoConnection(_Fault):
     """Nothing came back at all."""
 
 
-def _key(base_url: str | None, variable: str) -> str:
+def given_address(base_url: str | None) -> str | None:
+    """The server's address from the settings, else from ``OPENAI_BASE_URL``; None for OpenAI's own."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or None
+
+
+def server_key(base_url: str | None, variable: str) -> str:
+    """The key for a server, from the environment; empty for a server on this machine that has none.
+
+    Args:
+        base_url: The address as given, see [`given_address`].
+        variable: Environment variable that holds the key.
+
+    Raises:
+        UserError: There is no key, the address holds one, or it is no address.
+    """
+    base_url = given_address(base_url)
     parts = urlsplit(base_url or "https://api.openai.com")
     if parts.username or parts.password or parts.query:
         raise UserError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mfpo.errors import UserError
 from mfpo.models.vision import unwrap
 
 if TYPE_CHECKING:
@@ -59,11 +60,15 @@ class CachedForward:
             Next-token logits ``[B, V]``, and attention weights ``[B, heads, T, S]``, both float32.
 
         Raises:
-            ValueError: The attention kernel gives no weights; only ``eager`` does.
+            UserError: The attention kernel gives no weights; only ``eager`` does.
         """
         output = self._append(tokens_BT, output_attentions=True)
         if not output.attentions or output.attentions[-1] is None:
-            raise ValueError("the model gives no attention weights")
+            raise UserError(
+                "the model does not show its attention weights",
+                where=type(unwrap(self.model)).__name__,
+                fix="its implementation must have the attention kernel `eager`",
+            )
         return output.logits[:, -1].float(), output.attentions[-1].float()
 
     def repeat(self, times: int) -> None:
