@@ -55,8 +55,19 @@ def test_tower_runs_once_per_picture(tiny_llava, monkeypatch):
     images = ImageEncoder(vlm.model)
     first = score_responses(vlm.model, batch_of(vlm), images).logps
     second = score_responses(vlm.model, batch_of(vlm), images).logps
-    assert seen == [6], "three images and three rejected images, and nothing the second time"
+    assert seen == [1] * 6, "three images and three rejected images, each once, and nothing the second time"
     assert torch.equal(first, second)
+
+
+def test_kept_features_do_not_depend_on_the_company_they_were_computed_in(tiny_llava):
+    """A resumed training meets its pictures in other batches, and must go on bit for bit."""
+    vlm = load(tiny_llava)
+    vlm.model.requires_grad_(False)
+    pictures = batch_of(vlm).images
+    together = ImageEncoder(vlm.model)._features(pictures)
+    for picture, expected in zip(pictures, together, strict=True):
+        (alone,) = ImageEncoder(vlm.model)._features([picture])
+        assert all(torch.equal(one, other) for one, other in zip(alone, expected, strict=True))
 
 
 def test_nothing_is_kept_while_the_projector_is_trained_or_without_a_budget(tiny_llava):

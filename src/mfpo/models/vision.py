@@ -131,6 +131,7 @@ class ImageEncoder:
         self._frozen = not any(p.requires_grad for _, p, part in parts if part != "language")
         self.shares = share and "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
         self._budget = cache_bytes if self._frozen else 0
+        self._keeps = self._budget > 0
         self._kept: dict[Hashable, Features] = {}
         self._joined = False
 
@@ -161,7 +162,11 @@ class ImageEncoder:
         new = {image.key: image for image in images if image.key not in found}
         if new:
             with torch.no_grad() if self._frozen else nullcontext():
-                encoded = self._encode(list(new.values()))
+                # What is kept must not depend, in its last bits, on the batch it was computed in: a training
+                # that is resumed meets its pictures in other company.
+                alone = [[image] for image in new.values()]
+                together = [list(new.values())]
+                encoded = [f for part in (alone if self._keeps else together) for f in self._encode(part)]
             for key, features in zip(new, encoded, strict=True):
                 found[key] = features
                 self._keep(key, features)
