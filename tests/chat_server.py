@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
                 # Within the client's patience between two bytes, but not in all.
                 self._start(200, 10_000)
                 for _ in range(20):
-                    time.sleep(0.05)
+                    time.sleep(0.15)
                     self.wfile.write(b" ")
                 self.close_connection = True
             case "cut":

@@ -50,7 +50,7 @@ def open_server(url: str, **settings) -> ChatServer:
 def make_judge(backend: ChatBackend, cache: Path, **settings) -> Judge:
     kept = ReplyCache(cache)
     _opened.append(kept)
-    server = open_server(backend.url, timeout=0.4, **settings)
+    server = open_server(backend.url, timeout=1.5, **settings)
     return Judge(CachedServer(server, kept), "judge", concurrency=8)
 
 
