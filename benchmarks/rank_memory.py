@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.preferences.regions.masks import encode_rle
 from mfpo.records import ImageSource, Noise, PreferencePair, Region, assistant_message, user_message
 from mfpo.scenes.llava import LlavaSize, create_llava, save_llava

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mfpo.data.folder import DatasetWriter
 from mfpo.data.layouts.table import LAYOUTS
 from mfpo.data.source_config import SourceConfig
 from mfpo.data.sources import Source, read_source
+from mfpo.data.writer import DatasetWriter
 from mfpo.records import Sample
 from preference_rows import make_pairs
 

@@ -18,7 +18,8 @@ from PIL import Image
 
 from mfpo.data.columns import extra_types
 from mfpo.data.files import read_jsonl
-from mfpo.data.folder import DatasetWriter, PreferenceDataset, open_dataset, read_manifest, shard_files
+from mfpo.data.folder import PreferenceDataset, open_dataset, read_manifest, shard_files
+from mfpo.data.writer import DatasetWriter
 from mfpo.errors import Skip, UserError
 from mfpo.records import (
     ImageSource,

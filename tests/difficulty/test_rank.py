@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mfpo.data.folder import DatasetWriter, open_dataset
+from mfpo.data.folder import open_dataset
+from mfpo.data.writer import DatasetWriter
 from mfpo.difficulty import chunks, store
 from mfpo.difficulty.config import RankConfig
 from mfpo.difficulty.fingerprint import fingerprint

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.difficulty import chunks, semantic
 from mfpo.difficulty.config import RankConfig
 from mfpo.difficulty.rank import rank

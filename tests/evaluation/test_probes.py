@@ -208,7 +208,7 @@ def test_edits_change_one_object_and_its_mention() -> None:
 def test_run_writes_a_score_file(
     tiny_llava: Path, pairs: list[PreferencePair], tmp_path: Path, capsys
 ) -> None:
-    from mfpo.data.folder import DatasetWriter
+    from mfpo.data.writer import DatasetWriter
 
     with DatasetWriter(tmp_path / "data") as writer:
         for pair in pairs:

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from mfpo.data.files import read_jsonl
-from mfpo.data.folder import DatasetWriter, open_dataset, shard_files
+from mfpo.data.folder import open_dataset, shard_files
 from mfpo.data.images import open_image
+from mfpo.data.writer import DatasetWriter
 from mfpo.errors import UserError
 from mfpo.preferences import build
 from mfpo.preferences.build import build_dataset

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mfpo.data.folder import DatasetWriter, open_dataset
+from mfpo.data.folder import open_dataset
+from mfpo.data.writer import DatasetWriter
 from mfpo.models.load import load_vlm
 from mfpo.preferences import encoding
 from mfpo.preferences.encoding import EncodedRows, RowEncoder

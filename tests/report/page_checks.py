@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.preferences.regions.masks import box_of, encode_rle
 from mfpo.records import (
     ImageSource,

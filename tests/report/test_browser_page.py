@@ -13,7 +13,7 @@ from page_checks import HOSTILE, assert_self_contained, make_pair, picture, writ
 
 from chromium import Browser
 from mfpo.data.files import write_jsonl
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.errors import Skip
 from mfpo.preferences.regions.masks import encode_rle
 from mfpo.records import ImageSource, Noise, PreferencePair, Region, RegionStatus, assistant_message

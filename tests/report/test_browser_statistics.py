@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_checks import make_pair, write_dataset
 
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.errors import Skip
 from mfpo.records import Noise, RegionStatus
 from mfpo.report.browser.charts import Chart, Histogram, counted, even_edges, median_of, rates

@@ -12,7 +12,7 @@ from PIL import Image
 
 import mfpo.report.live as live
 from mfpo.data.files import save_config, write_jsonl
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.evaluation.results import score_result
 from mfpo.evaluation.statistics import Metric
 from mfpo.report.config import ReportConfig

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from mfpo.data.files import save_config
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.difficulty.config import RankConfig
 from mfpo.difficulty.rank import run as rank
 from mfpo.models.load import load_vlm

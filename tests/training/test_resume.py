@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from mfpo.data.files import save_config
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.errors import Stopped, UserError
 from mfpo.models.load import load_vlm
 from mfpo.training import batching

@@ -9,236 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mfpo.data.card import dataset_card
-from mfpo.data.columns import ExtraTypes, extra_types, pair_from_row, row_from_pair, schema
-from mfpo.data.files import atomic_path, write_atomic, write_json, write_jsonl
-from mfpo.errors import Skip, UserError
+from mfpo.data.columns import pair_from_row
+from mfpo.errors import UserError
 from mfpo.records import PreferencePair
-
-ROWS_PER_SHARD = 1000
-BYTES_PER_SHARD = 256 * 2**20
-ROWS_PER_GROUP = 16
-"""Rows that are read together; few, so that a shuffled reader touches little."""
 
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.jsonl"
-_STAGING = ".build"
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedShard:
-    """A shard that an interrupted run completed.
-
-    Attributes:
-        ids: Ids of its rows.
-        position: [`DatasetWriter.position`] when it was completed.
-        skipped: Rows left out since the shard before it.
-    """
-
-    ids: tuple[str, ...]
-    position: int
-    skipped: tuple[Skip, ...]
-
-
-class DatasetWriter:
-    """Writes a dataset folder; nothing appears under its final name before the block has ended well.
-
-    Args:
-        output_dir: The folder; created, and checked to be writable.
-        extra_columns: Name and type of the further columns; found in the rows of the first shard when None.
-        rejected_images: Whether rows carry rejected images; found likewise when None.
-        fingerprint: Identifies what is written. A later writer with the same fingerprint goes on after the
-            shards that an interrupted one completed, see [`finished`]; without one, it begins anew.
-        overwrite: Whether a finished or half-finished folder with another fingerprint may be replaced.
-        info: Further entries of ``manifest.json``.
-        rows_per_shard: Rows after which a shard is complete.
-        bytes_per_shard: Bytes of images after which a shard is complete.
-
-    Attributes:
-        position: How many items of the source lie behind what has been written; a resumed run starts there.
-            The caller sets it before each ``write``.
-        finished: Shards of an interrupted run; the rows in them must not be written again.
-
-    Raises:
-        UserError: The folder cannot be written, or holds something else.
-    """
-
-    def __init__(
-        self,
-        output_dir: str | Path,
-        *,
-        extra_columns: ExtraTypes | None = None,
-        rejected_images: bool | None = None,
-        fingerprint: str = "",
-        overwrite: bool = False,
-        info: Mapping[str, Any] | None = None,
-        rows_per_shard: int = ROWS_PER_SHARD,
-        bytes_per_shard: int = BYTES_PER_SHARD,
-    ) -> None:
-        self.folder = Path(output_dir)
-        self.position = 0
-        self._extra, self._rejected = extra_columns, rejected_images
-        self._schema: pa.Schema | None = None
-        self._fingerprint, self._info = fingerprint, dict(info or {})
-        self._rows_per_shard, self._bytes_per_shard = rows_per_shard, bytes_per_shard
-        self._rows: list[PreferencePair] = []
-        self._bytes = 0
-        self._skipped: list[Skip] = []
-        check_writable(self.folder)
-        self._prepare_staging(overwrite)
-        self.finished = _finished_shards(self._staging)
-        if self.finished:
-            self.position = self.finished[-1].position
-        self._shards = len(self.finished)
-
-    @property
-    def scratch(self) -> Path:
-        """Folder for what a resumed run with the same fingerprint needs; gone when the dataset is done."""
-        return self._staging
-
-    @property
-    def _staging(self) -> Path:
-        return self.folder / _STAGING
-
-    def _prepare_staging(self, overwrite: bool) -> None:
-        state = self._staging / "state.json"
-        known = json.loads(state.read_text()) if state.is_file() else None
-        if known is not None and self._fingerprint and known["fingerprint"] == self._fingerprint:
-            return
-        if not overwrite:
-            if known is not None and known["fingerprint"]:
-                raise UserError(
-                    "an unfinished dataset with other settings is here",
-                    where=str(self.folder),
-                    fix="repeat the settings to finish it, or pass --overwrite to begin anew",
-                )
-            if shard_files(self.folder):
-                raise UserError(
-                    "a dataset is already here",
-                    where=str(self.folder),
-                    fix="choose another --output_dir, or pass --overwrite to replace it",
-                )
-        shutil.rmtree(self._staging, ignore_errors=True)
-        write_json(state, {"fingerprint": self._fingerprint})
-
-    def __enter__(self) -> DatasetWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-
-    def write(self, pair: PreferencePair) -> None:
-        """Add a row; its images must be in memory or readable.
-
-        Raises:
-            RowError: An image cannot be read.
-            ValueError: It has a column that the first shard did not have.
-        """
-        images = [source.read() for source in (*pair.images, *pair.rejected_images)]
-        self._rows.append(pair)
-        self._bytes += sum(len(data) for data in images)
-        if len(self._rows) >= self._rows_per_shard or self._bytes >= self._bytes_per_shard:
-            self._flush()
-
-    def skip(self, skip: Skip) -> None:
-        """Note a row that was left out; it goes to ``skipped.jsonl``."""
-        self._skipped.append(skip)
-
-    def close(self) -> None:
-        """Give the shards their final names and write the pages that go with them.
-
-        Raises:
-            UserError: No row was written.
-        """
-        if self._rows:
-            self._flush()
-        if not self._shards:
-            self.discard()
-            raise _nothing_left(self.folder, self._skipped)
-        last = self._staging / "last.json"
-        if not last.is_file():
-            write_json(last, {"skipped": [skip.to_dict() for skip in self._skipped]})
-        self._publish(json.loads(last.read_text())["skipped"])
-
-    def discard(self) -> None:
-        """Remove what is unfinished."""
-        shutil.rmtree(self._staging, ignore_errors=True)
-
-    def _flush(self) -> None:
-        if self._schema is None:
-            self._extra = (
-                extra_types(pair.extra for pair in self._rows) if self._extra is None else self._extra
-            )
-            if self._rejected is None:
-                self._rejected = any(pair.rejected_images for pair in self._rows)
-            self._schema = schema(self._extra, rejected_images=self._rejected)
-        rows = [
-            row_from_pair(pair, self._extra or {}, rejected_images=bool(self._rejected))
-            for pair in self._rows
-        ]
-        table = pa.Table.from_pylist(rows, schema=self._schema)
-        name = self._staging / f"{self._shards:05d}"
-        with atomic_path(name.with_suffix(".parquet")) as path:
-            pq.write_table(table, path, row_group_size=ROWS_PER_GROUP)
-        # The record comes second: a shard without one is written again.
-        write_json(
-            name.with_suffix(".json"),
-            {
-                "ids": [pair.id for pair in self._rows],
-                "position": self.position,
-                "skipped": [skip.to_dict() for skip in self._skipped],
-            },
-        )
-        self._shards += 1
-        self._rows, self._bytes, self._skipped = [], 0, []
-
-    def _publish(self, last_skipped: list[dict[str, str]]) -> None:
-        """Move the shards into place. Killed in between, it is repeated and comes to the same end."""
-        records = [_read_json(path) for path in sorted(self._staging.glob("[0-9]*.json"))]
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        data = self.folder / "data"
-        data.mkdir(exist_ok=True)
-        count = len(records)
-        names = [data / f"train-{index:05d}-of-{count:05d}.parquet" for index in range(count)]
-        moved = {name for index, name in enumerate(names) if not self._staged(index).is_file()}
-        for old in set(shard_files(self.folder)) - moved:
-            old.unlink()
-        for index, name in enumerate(names):
-            if name not in moved:
-                self._staged(index).replace(name)
-        skipped = [entry for record in records for entry in record["skipped"]] + last_skipped
-        write_jsonl(self.folder / SKIPPED, skipped)
-        rows = sum(len(record["ids"]) for record in records)
-        table_schema = pq.read_schema(names[0])
-        write_atomic(self.folder / "README.md", dataset_card(self.folder.resolve().name, rows, table_schema))
-        manifest = {
-            "fingerprint": self._fingerprint,
-            "rows": rows,
-            "skipped": len(skipped),
-            "shards": [{"name": n.name, "rows": len(r["ids"])} for n, r in zip(names, records, strict=True)],
-            **self._info,
-        }
-        write_json(self.folder / MANIFEST, manifest)
-        self.discard()
-
-    def _staged(self, index: int) -> Path:
-        return self._staging / f"{index:05d}.parquet"
+STAGING = ".build"
+"""Where whole shards wait while a folder is written."""
 
 
 class PreferenceDataset:
@@ -260,7 +47,7 @@ class PreferenceDataset:
         self.folder = Path(folder)
         self._files = shard_files(self.folder)
         # Killed while the shards got their names, a folder holds some of them.
-        half_named = (self.folder / _STAGING).is_dir() and read_manifest(self.folder) is None
+        half_named = (self.folder / STAGING).is_dir() and read_manifest(self.folder) is None
         if not self._files or half_named:
             raise _no_dataset(self.folder)
         self.ids: list[str] = []
@@ -339,7 +126,7 @@ def open_dataset(folder: str | Path) -> PreferenceDataset:
 def read_manifest(folder: str | Path) -> dict[str, Any] | None:
     """``manifest.json`` of a finished dataset folder, or None."""
     path = Path(folder) / MANIFEST
-    return _read_json(path) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def shard_files(folder: str | Path) -> list[Path]:
@@ -347,56 +134,14 @@ def shard_files(folder: str | Path) -> list[Path]:
     return sorted((Path(folder) / "data").glob("train-*.parquet"))
 
 
-def check_writable(folder: str | Path) -> None:
-    """Create a folder and a file in it, and remove the file again.
-
-    Raises:
-        UserError: It cannot be done.
-    """
-    folder = Path(folder)
-    probe = folder / f".write-test-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"the folder cannot be written: {error.strerror}",
-            where=f"--output_dir {folder}",
-            fix="choose a folder you may write to",
-        ) from None
-
-
-def _nothing_left(folder: Path, skipped: Sequence[Skip]) -> UserError:
-    if not skipped:
-        return UserError("there are no rows to write", where=str(folder), fix="check the source")
-    reasons = Counter(skip.reason for skip in skipped)
-    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    first = next((skip for skip in skipped if skip.reason != "duplicate"), skipped[0])
-    return UserError(
-        f"no row can be used ({counts})",
-        where=str(folder),
-        fix=f"the first one left out is {first.where}: {first.reason}, {first.detail}",
-    )
-
-
-def _finished_shards(staging: Path) -> list[FinishedShard]:
-    """Shards with their record, up to the first gap."""
-    shards: list[FinishedShard] = []
-    while (path := staging / f"{len(shards):05d}.json").is_file():
-        record = _read_json(path)
-        skipped = tuple(Skip(**entry) for entry in record["skipped"])
-        shards.append(FinishedShard(tuple(record["ids"]), record["position"], skipped))
-    return shards
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the folder."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 
 
 def _no_dataset(folder: Path) -> UserError:
-    if (folder / _STAGING).is_dir():
+    if (folder / STAGING).is_dir():
         return UserError(
             "the dataset in this folder is unfinished",
             where=str(folder),

@@ -11,9 +11,10 @@ from tqdm import tqdm
 from mfpo import __version__
 from mfpo.data.card import CardNotes, is_complete_card, licence_of, write_card
 from mfpo.data.files import save_config
-from mfpo.data.folder import DatasetWriter, check_writable, open_dataset, read_manifest
+from mfpo.data.folder import open_dataset, read_manifest
 from mfpo.data.push import push_dataset
 from mfpo.data.sources import Outline, Source
+from mfpo.data.writer import DatasetWriter, check_writable
 from mfpo.errors import Skip, UserError
 from mfpo.preferences.assemble import Finding, Job
 from mfpo.preferences.config import BuildConfig

@@ -86,14 +86,13 @@ def positional_weights(offsets: Sequence[Sequence[int]], phi: float) -> Matrix:
     Returns:
         float64 ``[N, N]``, symmetric, 0 on the diagonal.
     """
-    theta = np.zeros((len(offsets), len(offsets)))
     if not offsets:
-        return theta
-    everywhere = np.concatenate([np.asarray(places, dtype=np.float64) for places in offsets])
-    first_of_node = np.cumsum([0, *(len(places) for places in offsets[:-1])])
-    for node, places in enumerate(offsets):
-        gaps = np.abs(np.asarray(places, dtype=np.float64)[:, None] - everywhere[None, :])
-        theta[node] = np.add.reduceat((1 / (1 + gaps**phi)).sum(0), first_of_node)
+        return np.zeros((0, 0))
+    everywhere = np.array([place for places in offsets for place in places], dtype=np.float64)
+    theta: Matrix = 1 / (1 + np.abs(everywhere[:, None] - everywhere[None, :]) ** phi)
+    if len(everywhere) > len(offsets):
+        first_of_node = np.cumsum([0, *(len(places) for places in offsets[:-1])])
+        theta = np.add.reduceat(np.add.reduceat(theta, first_of_node, axis=0), first_of_node, axis=1)
     np.fill_diagonal(theta, 0)
     return theta
 
@@ -134,10 +133,8 @@ def contextual_weights(
         float64 ``[N, N]``, no longer symmetric.
     """
     tau = mu.copy()
-    for number in np.unique(topic):
+    for number in np.flatnonzero(np.bincount(topic) > 1):
         variants = np.flatnonzero(topic == number)
-        if len(variants) < 2:
-            continue
         leader, siblings = variants[0], variants[1:]
         outside = topic != number
         gain = alpha_ctx * np.exp(1 / (1 + first[leader]))

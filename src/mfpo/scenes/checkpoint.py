@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mfpo.data.cache import default_cache
 from mfpo.data.files import write_json
-from mfpo.data.folder import check_writable
+from mfpo.data.writer import check_writable
 from mfpo.errors import UserError
 from mfpo.scenes.llava import save_llava
 from mfpo.scenes.training import Recipe, train_llava

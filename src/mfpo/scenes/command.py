@@ -10,7 +10,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from mfpo.data.files import save_config, write_jsonl
-from mfpo.data.folder import DatasetWriter
+from mfpo.data.writer import DatasetWriter
 from mfpo.models.load import load_vlm
 from mfpo.preferences.regions.masks import box_of, encode_rle
 from mfpo.scenes.checkpoint import ensure_llava

@@ -11,7 +11,8 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
-from mfpo.data.folder import check_writable, open_dataset
+from mfpo.data.folder import open_dataset
+from mfpo.data.writer import check_writable
 from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, load_vlm, process_device

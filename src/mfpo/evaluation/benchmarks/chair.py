@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import Row, read_rows, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
+from mfpo.evaluation.benchmarks.coco_items import coco_items
 from mfpo.evaluation.benchmarks.images import list_pictures, open_picture
 from mfpo.evaluation.benchmarks.official_data import sha256_of
 from mfpo.evaluation.mentions.coco import (
@@ -123,16 +124,7 @@ class ChairBenchmark(Benchmark):
         Raises:
             UserError: An image is none of COCO 2014's.
         """
-        kept = predictions[: self.settings.num_samples]
-        truth = self.truth([int(prediction.id) for prediction in kept])
-        unknown = [prediction.id for prediction in kept if int(prediction.id) not in truth.objects]
-        if unknown:
-            raise UserError(
-                f"{len(unknown)} of {len(kept)} images have no ground truth, the first is {unknown[0]}",
-                where=str(path),
-                fix="`image_id` must be the number of a COCO 2014 image; take the others out of the file",
-            )
-        return [Item(p.id, p.question, p.image, "describe", p.id, truth.objects[int(p.id)]) for p in kept]
+        return coco_items(predictions[: self.settings.num_samples], self.truth, path)
 
     def records(
         self,

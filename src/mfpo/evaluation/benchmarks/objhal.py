@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import Row, read_rows, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item, Judge, JudgeRequest
+from mfpo.evaluation.benchmarks.coco_items import coco_items
 from mfpo.evaluation.benchmarks.images import open_picture
 from mfpo.evaluation.benchmarks.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.benchmarks.prompts import read_prompt
@@ -145,16 +146,7 @@ class ObjhalBenchmark(Benchmark):
         Raises:
             UserError: An image is none of COCO 2014's.
         """
-        kept = predictions[: self.settings.num_samples]
-        truth = self.truth([int(prediction.id) for prediction in kept])
-        unknown = [prediction.id for prediction in kept if int(prediction.id) not in truth.objects]
-        if unknown:
-            raise UserError(
-                f"{len(unknown)} of {len(kept)} images have no ground truth, the first is {unknown[0]}",
-                where=str(path),
-                fix="`image_id` must be the number of a COCO 2014 image",
-            )
-        return [Item(p.id, p.question, p.image, "describe", p.id, truth.objects[int(p.id)]) for p in kept]
+        return coco_items(predictions[: self.settings.num_samples], self.truth, path)
 
     def num_questions(self) -> int:
         """The 300 of the official set."""
