@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfpo.data.annotations import AnnotatedImage, Annotations, BoxFormat, load_annotations
+from mfpo.data.annotation_files import BoxFormat, load_annotations
+from mfpo.data.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from mfpo.errors import RowError, UserError
 
 
@@ -191,3 +192,32 @@ def test_own_format_round_trip(tmp_path_factory: pytest.TempPathFactory, drawn: 
     assert image is not None and image.labels == list(expected)
     read = [(item.label, image.pixel_box(item, (1, 1))) for item in image.objects]
     assert read == [(label, box) for label, found in expected.items() for box in found]
+
+
+def test_names_that_are_no_unicode_and_everything_else_come_back(tmp_path: Path) -> None:
+    rows = [
+        {"image": "x/\ud800.png", "boxes": {"dog": [[0, 1, 2.1, 3.25]]}},
+        {"image": "b.png", "masks": {"dog": [{"counts": "abc", "size": [4, 5]}]}, "size": [4, 5]},
+        {"image": "c.png", "masks": {"dog": [{"counts": [1, 2, 3], "size": [2, 3]}]}},
+        {"image": "d.png", "masks": {"dog": [[[0, 0, 4, 0, 4, 4.5]]]}},
+    ]
+    annotations = load_annotations(write(tmp_path / "a.jsonl", rows), "xyxy")
+    first, second, third, fourth = annotations
+    assert annotations.find("/elsewhere/\ud800.png") == first
+    assert first.objects == (AnnotatedObject("dog", (0.0, 1.0, 2.1, 3.25)),)
+    assert (second.size, second.objects) == ((4, 5), (AnnotatedObject("dog", rle="abc", size=(4, 5)),))
+    assert third.objects == (AnnotatedObject("dog", uncompressed=(1, 2, 3), size=(2, 3)),)
+    assert fourth.objects == (AnnotatedObject("dog", polygons=((0.0, 0.0, 4.0, 0.0, 4.0, 4.5),)),)
+
+
+def test_a_name_that_stands_twice_has_the_objects_of_both_rows(tmp_path: Path) -> None:
+    rows = [{"image": "a.png", "boxes": {noun: [[1, 1, 2, 2]]}} for noun in ("dog", "cat")]
+    annotations = load_annotations(write(tmp_path / "a.jsonl", rows))
+    assert len(annotations) == 1
+    assert [image.labels for image in annotations] == [["dog", "cat"]]
+
+
+def test_a_row_written_over_many_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"image": "a.png", "boxes": {"mug": [[1, 1, 2, 2]]}}, indent=1))
+    assert boxes(load_annotations(path), "a.png", (9, 9)) == [(1, 1, 2, 2)]

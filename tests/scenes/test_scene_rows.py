@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mfpo.data.annotations import load_annotations
+from mfpo.data.annotation_files import load_annotations
 from mfpo.data.folder import open_dataset
 from mfpo.preferences.regions.masks import decode_rle
 from mfpo.records import Messages, text_of

@@ -1,39 +1,17 @@
-"""Boxes and masks that came with the pictures.
-
-Two file formats are read. Our own, as JSON Lines or as a JSON array, has one object per image::
-
-    {"image": "images/0001.jpg",
-     "boxes": {"dog": [[12, 30, 200, 180]], "ball": [[210, 160, 240, 190]]},
-     "masks": {"dog": [{"counts": "<COCO compressed run lengths>", "size": [480, 640]}]},
-     "size": [480, 640]}
-
-``boxes`` and ``masks`` map a label to one entry per instance; either may be missing. A mask is run lengths as
-pycocotools writes them, with ``size`` = [height, width]; as a bare string it takes the row's ``size``. A
-label that has masks needs no boxes. Other keys are ignored. The second format is COCO's instances file
-(``images``, ``annotations``, ``categories``; segmentations as polygons or run lengths).
-
-Everything refers to the picture after EXIF rotation. A box is ``xyxy_fraction`` (of width and height),
-``xyxy`` or ``xywh`` (pixels); what it is, is recognised from all boxes of the file.
-"""
+"""Boxes and masks that came with the pictures, found by a picture's name."""
 
 from __future__ import annotations
 
 import json
-import math
 import posixpath
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias, get_args
+from pathlib import PurePosixPath
+from typing import Any
 
-from mfpo.errors import RowError, UserError
+from mfpo.errors import RowError
 from mfpo.records import Box
-
-BoxFormat: TypeAlias = Literal["xyxy_fraction", "xyxy", "xywh"]
-
-LARGEST_FRACTION = 1.5
-"""Boxes whose values all stay below it are taken for fractions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +79,30 @@ class AnnotatedImage:
 class Annotations:
     """The annotations of many images, found by an image's name.
 
+    They lie in a temporary file, which goes with the object, so that memory does not grow with them.
+
     Args:
         images: The annotated images; entries of one name are joined.
         where: The file, for messages.
     """
 
-    def __init__(self, images: Sequence[AnnotatedImage], where: str = "") -> None:
+    def __init__(self, images: Iterable[AnnotatedImage], where: str = "") -> None:
         self.where = where
-        self._by_name: dict[str, AnnotatedImage] = {}
+        # An empty name is a temporary file of SQLite's own. Threads of one process share it.
+        self._file = sqlite3.connect("", check_same_thread=False)
+        self._file.execute("CREATE TABLE images (name BLOB PRIMARY KEY, basename BLOB, image TEXT)")
         for image in images:
-            key = _normalised(image.name)
-            known = self._by_name.get(key)
-            if known is not None:
-                image = replace(known, objects=known.objects + image.objects, size=known.size or image.size)
-            self._by_name[key] = image
-        self._by_basename: dict[str, list[str]] = defaultdict(list)
-        for key in self._by_name:
-            self._by_basename[PurePosixPath(key).name].append(key)
+            self._add(image)
+        self._file.execute("CREATE INDEX basenames ON images (basename)")
+        self._file.commit()
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return int(self._file.execute("SELECT count(*) FROM images").fetchone()[0])
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        """The images in the order of the file."""
+        for (data,) in self._file.execute("SELECT image FROM images ORDER BY rowid"):
+            yield _unpacked(data)
 
     def find(self, image_name: str) -> AnnotatedImage | None:
         """The annotations of an image: by the longest tail of its path that is annotated, else by basename.
@@ -136,214 +118,60 @@ class Annotations:
         """
         parts = PurePosixPath(_normalised(image_name)).parts
         for start in range(len(parts)):
-            found = self._by_name.get("/".join(parts[start:]))
+            found = self._get("/".join(parts[start:]))
             if found is not None:
                 return found
-        names = self._by_basename.get(parts[-1], []) if parts else []
+        query = "SELECT name FROM images WHERE basename = ? ORDER BY name LIMIT 3"
+        names = [_text(name) for (name,) in self._file.execute(query, (_bytes("".join(parts[-1:])),))]
         if len(names) > 1:
-            raise RowError("ambiguous-annotation", f"{image_name} could be {' or '.join(sorted(names)[:3])}")
-        return self._by_name[names[0]] if names else None
+            raise RowError("ambiguous-annotation", f"{image_name} could be {' or '.join(names)}")
+        return self._get(names[0]) if names else None
 
+    def _get(self, name: str) -> AnnotatedImage | None:
+        row = self._file.execute("SELECT image FROM images WHERE name = ?", (_bytes(name),)).fetchone()
+        return _unpacked(row[0]) if row else None
 
-def load_annotations(path: str | Path, box_format: BoxFormat | None = None) -> Annotations:
-    """Read an annotation file.
-
-    Args:
-        path: JSON Lines, or JSON (an array of our rows, or COCO instances).
-        box_format: What the boxes are; recognised when None.
-
-    Raises:
-        UserError: The file cannot be read or parsed, a row is malformed, or the boxes contradict their
-            format.
-    """
-    path = Path(path)
-    if box_format is not None and box_format not in get_args(BoxFormat):
-        raise UserError(
-            f"unknown box format {box_format!r}",
-            where="--box_format",
-            fix=f"one of {', '.join(get_args(BoxFormat))}",
+    def _add(self, image: AnnotatedImage) -> None:
+        name = _normalised(image.name)
+        known = self._get(name)
+        if known is not None:
+            image = replace(known, objects=known.objects + image.objects, size=known.size or image.size)
+        self._file.execute(
+            "INSERT INTO images VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET image = excluded.image",
+            (_bytes(name), _bytes(PurePosixPath(name).name), _packed(image)),
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"the file cannot be read: {error.strerror}", where=f"--annotations {path}") from None
-    except UnicodeDecodeError:
-        raise UserError("not a text file in UTF-8", where=f"--annotations {path}") from None
-    document = _whole_document(text)
-    if isinstance(document, dict) and {"images", "annotations"} <= document.keys():
-        images = _guarded(str(path), lambda: _coco_images(document))
-        box_format = box_format or "xywh"
-    else:
-        rows = enumerate(document, start=1) if isinstance(document, list) else _lines(text, path)
-        images = [_guarded(f"{path}:{number}", lambda row=row: _own_image(row)) for number, row in rows]
-    if not images:
-        raise UserError("the file annotates no image", where=f"--annotations {path}")
-    return Annotations(_in_format(images, box_format, str(path)), where=str(path))
 
 
-def _whole_document(text: str) -> Any:
-    """The JSON document, or None for JSON Lines."""
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return None
-    # A single row of ours is also a whole document.
-    return [document] if isinstance(document, dict) and "image" in document else document
-
-
-def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise UserError(
-                    f"broken JSON: {error}", where=f"{path}:{number}", fix="repair the line"
-                ) from None
-
-
-def _guarded(where: str, read: Any) -> Any:
-    """What ``read`` returns; a malformed row becomes a message that says where it is."""
-    try:
-        return read()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise UserError(
-            f"malformed annotation: {detail}",
-            where=where,
-            fix='{"image": NAME, "boxes": {LABEL: [[x0, y0, x1, y1], ...]}} per image, or COCO instances',
-        ) from None
-
-
-def _own_image(row: Any) -> AnnotatedImage:
-    if not isinstance(row, Mapping):
-        raise TypeError("a JSON object is needed")
-    size = _size(row["size"]) if row.get("size") else None
-    boxes, masks = row.get("boxes") or {}, row.get("masks") or {}
-    objects: list[AnnotatedObject] = []
-    for label in dict.fromkeys([*boxes, *masks]):
-        label_boxes, label_masks = boxes.get(label) or [], masks.get(label) or []
-        paired = len(label_boxes) == len(label_masks)
-        if label_masks:
-            objects += [
-                _with_mask(label, mask, _box(label_boxes[index]) if paired else None, size)
-                for index, mask in enumerate(label_masks)
-            ]
-        else:
-            objects += [AnnotatedObject(label, box=_box(box)) for box in label_boxes]
-    return AnnotatedImage(str(row["image"]), tuple(objects), size=size)
-
-
-def _coco_images(document: Mapping[str, Any]) -> list[AnnotatedImage]:
-    names = {category["id"]: str(category["name"]) for category in document["categories"]}
-    objects: dict[Any, list[AnnotatedObject]] = defaultdict(list)
-    sizes = {
-        image["id"]: (int(image["height"]), int(image["width"]))
-        for image in document["images"]
-        if "height" in image
-    }
-    for entry in document["annotations"]:
-        label, image_id = names[entry["category_id"]], entry["image_id"]
-        box = _box(entry["bbox"]) if entry.get("bbox") else None
-        segmentation = entry.get("segmentation")
-        if not segmentation and box is None:
-            continue
-        objects[image_id].append(
-            _with_mask(label, segmentation, box, sizes.get(image_id))
-            if segmentation
-            else AnnotatedObject(label, box)
-        )
-    return [
-        AnnotatedImage(
-            str(image.get("file_name") or PurePosixPath(image["coco_url"]).name),
-            tuple(objects[image["id"]]),
-            size=sizes.get(image["id"]),
-        )
-        for image in document["images"]
+def _packed(image: AnnotatedImage) -> str:
+    objects = [
+        (item.label, item.box, item.rle, item.polygons, item.uncompressed, item.size)
+        for item in image.objects
     ]
+    return json.dumps((image.name, objects, image.fractions, image.size))
 
 
-def _with_mask(label: str, mask: Any, box: Box | None, size: tuple[int, int] | None) -> AnnotatedObject:
-    """An object whose mask is run lengths (a string, or a record with counts and size) or polygons."""
-    if isinstance(mask, Mapping):
-        size, mask = _size(mask["size"]), mask["counts"]
-        if isinstance(mask, list):
-            return AnnotatedObject(label, box, uncompressed=tuple(int(run) for run in mask), size=size)
-    if isinstance(mask, str):
-        if size is None:
-            raise ValueError(f"the mask of {label!r} needs a size [height, width]")
-        return AnnotatedObject(label, box, rle=mask, size=size)
-    polygons = tuple(tuple(float(value) for value in polygon) for polygon in mask)
-    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
-        raise ValueError(f"a polygon of {label!r} has fewer than three corners")
-    return AnnotatedObject(label, box, polygons=polygons)
-
-
-def _box(values: Any) -> Box:
-    a, b, c, d = (float(value) for value in values)
-    if not all(math.isfinite(value) for value in (a, b, c, d)):
-        raise ValueError("a box with a corner that is not finite")
-    return a, b, c, d
-
-
-def _size(values: Any) -> tuple[int, int]:
-    height, width = (int(value) for value in values)
-    return height, width
-
-
-def _in_format(
-    images: Sequence[AnnotatedImage], box_format: BoxFormat | None, where: str
-) -> list[AnnotatedImage]:
-    """The images with boxes as xyxy."""
-    chosen = box_format or _recognise(images, where)
-    result = []
-    for image in images:
-        objects = []
-        for item in image.objects:
-            box = item.box
-            if box is not None:
-                if chosen == "xywh":
-                    box = (box[0], box[1], box[0] + box[2], box[1] + box[3])
-                _check_box(box, chosen, image.name, item.label, where)
-            objects.append(replace(item, box=box))
-        result.append(replace(image, objects=tuple(objects), fractions=chosen == "xyxy_fraction"))
-    return result
-
-
-def _recognise(images: Sequence[AnnotatedImage], where: str) -> BoxFormat:
-    small = large = None
-    for image in images:
-        for item in image.objects:
-            if item.box is None:
-                continue
-            if max(item.box) > LARGEST_FRACTION:
-                large = large or (image.name, item.box)
-            elif any(value != int(value) for value in item.box):
-                small = small or (image.name, item.box)
-    if small and large:
-        raise UserError(
-            f"some boxes look like fractions ({small[0]}: {list(small[1])}), others like pixels "
-            f"({large[0]}: {list(large[1])})",
-            where=where,
-            fix="write them in one unit, or say which with --box_format",
+def _unpacked(text: str) -> AnnotatedImage:
+    name, rows, fractions, size = json.loads(text)
+    objects = tuple(
+        AnnotatedObject(
+            label, _tuple(box), rle, tuple(map(tuple, polygons)), tuple(uncompressed), _tuple(of_size)
         )
-    return "xyxy" if large else "xyxy_fraction"
+        for label, box, rle, polygons, uncompressed, of_size in rows
+    )
+    return AnnotatedImage(name, objects, fractions, _tuple(size))
 
 
-def _check_box(box: Box, box_format: BoxFormat, image: str, label: str, where: str) -> None:
-    if box_format == "xyxy_fraction" and max(box) > LARGEST_FRACTION:
-        raise UserError(
-            f"the box {list(box)} of {label!r} in {image} is no fraction",
-            where=where,
-            fix="give --box_format xyxy or xywh",
-        )
-    if box[2] < box[0] or box[3] < box[1]:
-        hint = (
-            "give --box_format xywh if they are x, y, width, height" if box_format != "xywh" else "correct it"
-        )
-        raise UserError(
-            f"the box {list(box)} of {label!r} in {image} ends before it begins", where=where, fix=hint
-        )
+def _tuple(values: list[Any] | None) -> Any:
+    return None if values is None else tuple(values)
+
+
+def _bytes(name: str) -> bytes:
+    """A name as the file keeps it; names of files need not be valid Unicode."""
+    return name.encode("utf-8", "surrogatepass")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
 
 
 def _normalised(name: str) -> str:

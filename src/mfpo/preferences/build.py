@@ -127,7 +127,7 @@ def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: s
 
 
 def _check_regions(config: BuildConfig) -> None:
-    from mfpo.data.annotations import load_annotations
+    from mfpo.data.annotation_files import load_annotations
     from mfpo.preferences.regions.check import check_regions
 
     assert config.annotations is not None, "checked before anything is read"

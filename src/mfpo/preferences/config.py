@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mfpo.data.annotations import BoxFormat
+from mfpo.data.annotation_files import BoxFormat
 from mfpo.data.source_config import SourceConfig
 from mfpo.preferences.keyword_config import GraphKind, KeywordConfig
 from mfpo.records import Schedule, Scope

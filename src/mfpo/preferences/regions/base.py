@@ -16,7 +16,7 @@ from mfpo.errors import UserError, nearest
 from mfpo.records import Region
 
 if TYPE_CHECKING:
-    from mfpo.data.annotations import BoxFormat
+    from mfpo.data.annotation_files import BoxFormat
     from mfpo.preferences.regions.checkpoints import Checkpoint
 
 
@@ -114,7 +114,7 @@ def _load_class(spec: str) -> RegionBackend:
 
 
 def _annotations(options: RegionOptions) -> RegionBackend:
-    from mfpo.data.annotations import load_annotations
+    from mfpo.data.annotation_files import load_annotations
     from mfpo.preferences.regions.given import GivenRegions
 
     if options.annotations is None:
