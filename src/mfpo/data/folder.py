@@ -77,7 +77,8 @@ class PreferenceDataset:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._open = lru_cache(maxsize=64)(
+        # What a file says of its groups takes two megabytes in memory.
+        self._open = lru_cache(maxsize=16)(
             lambda number: pq.ParquetFile(self._files[number], memory_map=True)
         )
         self._read = lru_cache(maxsize=4)(
