@@ -1,91 +1,144 @@
+"""Experiments from end to end, on sizes at which the numbers mean nothing."""
+
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import replace
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from mfpo.errors import UserError
-from mfpo.evaluation.results import ScoreResult
-from mfpo.experiments.config import DemoConfig, ExperimentConfig
-from mfpo.experiments.demo import plan
-from mfpo.experiments.demo import run as demo
-from mfpo.experiments.jobs import Job, effort, finished
-from mfpo.experiments.methods import BASE, METHODS, learning_rate
-from mfpo.experiments.noise_step import naming_pair
+from mfpo.experiments.config import ExperimentConfig
 from mfpo.experiments.run import run as experiment
-from mfpo.experiments.tables import MethodTable, method_table
-from mfpo.experiments.workbench import Workbench
+from mfpo.experiments.scene_measures import naming_pair
 from mfpo.records import text_of
 from mfpo.scenes.captions import parse
 from mfpo.scenes.world import sample_scene
 
+MINE = """
+title: two arms
+arms:
+  - {name: sft}
+  - {name: dpo, train: {objective: dpo}}
+  - {name: mfpo, train: {objective: mfpo, stages: easy_to_hard}}
+metrics:
+  scenes: [CHAIR_s, Cover, F1]
+  questions: [all_questions]
+  matched: [CHAIR_i@75]
+  rewards: [text_margin, image_margin, balance]
+claims:
+  - {text: it helps, better: mfpo, than: [sft, dpo], metrics: [F1], source: table 1}
+paper:
+  columns: [CHAIR_s]
+  rows: {sft: [53.6], mfpo: [13.4], another: [1.5]}
+figure: {kind: bars, metrics: [F1, text_margin]}
+"""
+
 
 @pytest.fixture(scope="module")
-def quick_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoConfig]:
-    folder = tmp_path_factory.mktemp("demo")
-    config = DemoConfig(output_dir=str(folder / "run"), cache_dir=str(folder / "cache"), quick=True)
-    demo(config)
-    return folder / "run", config
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("files") / "mine.yaml"
+    path.write_text(MINE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(mine: Path, cache: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done")
+    experiment(config(mine, folder, cache))
+    return folder
+
+
+def config(mine: Path, folder: Path, cache: str, **more: object) -> ExperimentConfig:
+    return ExperimentConfig(name=str(mine), quick=True, output_dir=str(folder), cache_dir=cache, **more)
+
+
+def numbers(folder: Path) -> str:
+    """All of the results but when and how they were made."""
+    content = json.loads((folder / "mine-quick" / "results.json").read_text())
+    del content["made"]
+    return json.dumps(content, sort_keys=True)
 
 
 @pytest.mark.slow
-def test_demo_ends_with_a_table_and_a_report(quick_demo: tuple[Path, DemoConfig]) -> None:
-    folder, _ = quick_demo
+def test_an_experiment_ends_with_tables_figure_and_verdicts(done: Path) -> None:
+    folder = done / "mine-quick"
     table = (folder / "table.md").read_text()
-    for name in (BASE, *(method.name for method in METHODS)):
-        assert f"| {name} |" in table
-        scores = ScoreResult.load(folder / "runs" / name / "scores" / "scenes.json")
-        assert sum(item.get("descriptions", 0) for item in scores.items) == 32
-    page = (folder / "report.html").read_text()
-    assert "mfpo-at-once" in page and "<script src=" not in page
+    assert "| mfpo |" in table and "| another |" in table and "paper: CHAIR_s" in table
+    assert "mfpo − dpo" in table and "Made by" in table and "--quick: the numbers mean nothing" in table
+    assert "\\toprule" in (folder / "table.tex").read_text()
+    page = (folder / "table.html").read_text()
+    assert "<svg" in page and "src=" not in page
+    assert (folder / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    content = json.loads((folder / "results.json").read_text())
+    assert {claim["verdict"] for claim in content["claims"]} <= {"confirmed", "not confirmed", "contradicted"}
+    assert content["arms"][1]["metrics"]["scenes/F1"]["cells"]
+    assert content["items"]["scenes"] == 32
+    assert {"date", "machine", "minutes", "command", "seeds"} <= content["made"].keys()
 
 
 @pytest.mark.slow
-def test_demo_does_nothing_twice(quick_demo: tuple[Path, DemoConfig]) -> None:
-    folder, config = quick_demo
-    weights = sorted(folder.glob("runs/*/model.safetensors"))
+def test_nothing_is_done_twice(done: Path, mine: Path, cache: str) -> None:
+    weights = sorted(done.glob("store/trainings/*/model.safetensors"))
     before = [path.stat().st_mtime_ns for path in weights]
-    table = (folder / "table.md").read_text()
-    demo(config)
-    assert [path.stat().st_mtime_ns for path in weights] == before and len(weights) == len(METHODS)
-    assert (folder / "table.md").read_text() == table
+    experiment(config(mine, done, cache))
+    assert [path.stat().st_mtime_ns for path in weights] == before and len(weights) == 2
 
 
 @pytest.mark.slow
-def test_results_of_other_settings_never_mix(quick_demo: tuple[Path, DemoConfig]) -> None:
-    folder, config = quick_demo
-    with pytest.raises(UserError, match="other settings"):
-        demo(DemoConfig(output_dir=str(folder), cache_dir=config.cache_dir, quick=True, seed=1))
+def test_killed_and_resumed_ends_as_uninterrupted(done: Path, mine: Path, cache: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mfpo.cli", "experiment", str(mine), "--quick"]
+    command += ["--output_dir", str(tmp_path), "--cache_dir", cache]
+    paths = os.pathsep.join(filter(None, sys.path))
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob("store/trainings/*/skipped.jsonl")):
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mine-quick").exists(), "it was over before it was killed"
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/trainings/*/skipped.jsonl")}
+    experiment(config(mine, tmp_path, cache))
+    assert numbers(tmp_path) == numbers(done)
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
 @pytest.mark.slow
-def test_table_over_seeds_gives_mean_and_range(quick_demo: tuple[Path, DemoConfig], tmp_path: Path) -> None:
-    folder, _ = quick_demo
-    for name, value in (("a", 10), ("b", 30)):
-        for source in (folder / "runs" / BASE / "scores").glob("*.json"):
-            content = json.loads(source.read_text())
-            for item in content["items"]:
-                if "mentions" in item:
-                    item |= {"mentions": 100, "absent_mentions": value}
-            target = tmp_path / name / "scores" / source.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(json.dumps(content))
-    runs = {BASE: [folder / "runs" / BASE], "made up": [tmp_path / "a", tmp_path / "b"]}
-    table = method_table(runs, {"scenes": ["CHAIR_i"]})
-    assert table.cells[1] == ["made up", "20.0<br>[10.0, 30.0]"]
+def test_a_step_that_fails_leaves_the_rest_of_the_table(mine: Path, cache: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(MINE.replace("objective: dpo}", "objective: dpo, lr_scheduler_type: nonsense}"))
+    with pytest.raises(UserError, match=r"steps failed.*nonsense"):
+        experiment(config(broken, tmp_path, cache))
+    table = (tmp_path / "broken-quick" / "table.md").read_text()
+    assert "FAILED: training dpo" in table and "| mfpo |" in table
 
 
-def test_every_method_has_a_learning_rate() -> None:
-    assert all(1e-6 < learning_rate(method) < 1e-2 for method in METHODS)
+def test_listing_and_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    experiment(ExperimentConfig())
+    assert "table8" in capsys.readouterr().out
+    experiment(
+        ExperimentConfig(name="table5", dry_run=True, output_dir=str(tmp_path), cache_dir=str(tmp_path))
+    )
+    assert "4 arms, 18 trainings (18 to do)" in capsys.readouterr().out
 
 
-def test_unknown_experiment_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="noise_step"):
-        experiment(ExperimentConfig(name="noise_steps"))
+def test_the_real_world_needs_a_checkpoint_and_rows(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a checkpoint and preference rows are needed"):
+        experiment(ExperimentConfig(name="table1", world="llava"))
+    with pytest.raises(UserError, match="no dataset folder"):
+        experiment(
+            ExperimentConfig(
+                name="table1", world="llava", model_name_or_path=str(tmp_path), dataset=(str(tmp_path),)
+            )
+        )
 
 
 def test_naming_pairs_differ_in_the_name_of_one_object() -> None:
@@ -95,45 +148,3 @@ def test_naming_pairs_differ_in_the_name_of_one_object() -> None:
         assert right.kind in scene.kinds and wrong.kind not in scene.kinds
         assert right.colour == wrong.colour
         assert pair.regions[0].keyword == right.kind
-
-
-@pytest.mark.parametrize("width", [80, 100, 140])
-def test_table_fits_the_terminal(width: int) -> None:
-    rows = [
-        [name, "43.8***<br>[40.1, 45.2]", "72.1***<br>[70.0, 75.0]"]
-        for name in ("sft", *(method.name for method in METHODS))
-    ]
-    table = MethodTable(["", "CHAIR_s ↓", "swap_accuracy ↑"], rows, ["A note."])
-    console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table.to_rich("title", width=width))
-    text = console.export_text()
-    assert text.count("43.8***") == text.count("72.1***") == len(rows)
-    assert "swap_accuracy ↑" in text and "…" not in text
-    assert ("[40.1, 45.2]" in text) == (width == 140)
-
-
-def test_long_trainings_start_first(tmp_path: Path) -> None:
-    bench = Workbench(tmp_path)
-    jobs, _ = plan(bench, tmp_path / "model", tmp_path / "rows", 1)
-    names = [job.name for job in sorted(jobs, key=effort)]
-    assert names[0] == "mfpo" and names[-1] == "sft" and set(names[-3:-1]) == {"dpo", "dpo+margin"}
-
-
-def test_a_job_without_drawings_or_rows_runs_no_probe(tmp_path: Path) -> None:
-    scores = tmp_path / "scores"
-    scores.mkdir()
-    (scores / "scenes.json").write_text("{}")
-    assert finished(Job("sft", tmp_path, num_edited=0))
-    assert not finished(Job("sft", tmp_path, num_edited=10))
-    assert not finished(Job("sft", tmp_path, num_edited=0, distortion_rows=tmp_path))
-
-
-def test_a_method_of_the_same_name_that_means_something_else_is_another_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Workbench(tmp_path).claim("recipe")
-    Workbench(tmp_path).claim("recipe")
-    changed = tuple(replace(method, noise_scope="global") for method in METHODS)
-    monkeypatch.setattr("mfpo.experiments.workbench.METHODS", changed)
-    with pytest.raises(UserError, match="other settings"):
-        Workbench(tmp_path).claim("recipe")

@@ -19,8 +19,9 @@ from tyro.constructors import (
 )
 
 from mfpo.cli.fields import Setting, UsageError, settings_of
-from mfpo.cli.settings import parse_yaml, read_settings
+from mfpo.cli.settings import read_settings
 from mfpo.cli.verbs import Verb
+from mfpo.data.yaml_text import parse_yaml
 from mfpo.errors import nearest
 
 _OmitPrefix: Any = tyro.conf.OmitArgPrefixes

@@ -96,11 +96,12 @@ def to_latex(comparisons: Sequence[Comparison]) -> str:
     r"""A ``table`` with ``booktabs`` rules for each comparison; needs ``\usepackage{booktabs}``."""
     tables = []
     for comparison in comparisons:
-        names = " & ".join(["", *(_latex(run) for run in comparison.runs)])
+        names = " & ".join(["", *(escape_latex(run) for run in comparison.runs)])
+        caption = escape_latex(f"{comparison.benchmark}. {' '.join(notes(comparison))}")
         lines = [
             r"\begin{table}[t]",
             r"  \centering",
-            rf"  \caption{{{_latex(comparison.benchmark)}. {_latex(' '.join(notes(comparison)))}}}",
+            rf"  \caption{{{caption}}}",
             rf"  \begin{{tabular}}{{l{'r' * len(comparison.runs)}}}",
             r"    \toprule",
             rf"    {names} \\",
@@ -110,7 +111,7 @@ def to_latex(comparisons: Sequence[Comparison]) -> str:
             split = [cell.split("\n") for cell in others]
             for line in range(max(map(len, split))):
                 row = [first if line == 0 else "", *(c[line] if line < len(c) else "" for c in split)]
-                lines.append(rf"    {' & '.join(map(_latex, row))} \\")
+                lines.append(rf"    {' & '.join(map(escape_latex, row))} \\")
         lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
         tables.append("\n".join(lines))
     return "\n".join(tables)
@@ -278,5 +279,6 @@ def _markdown_row(row: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace(chr(10), '<br>').replace('|', chr(92) + '|') for cell in row)} |"
 
 
-def _latex(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Text with the characters that mean something to LaTeX made harmless."""
     return text.translate(_LATEX)

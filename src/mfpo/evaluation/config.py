@@ -88,7 +88,7 @@ class AnswerSettings(ServerSettings, ModelSettings):
     threshold, num_attn_candidates, penalty_weights)."""
 
     data_dir: str | None = None
-    """Folder with the benchmark's data; `scenes` needs none."""
+    """Folder with the benchmark's data; `scenes` needs none, or a scene model's folder for its world."""
 
     split: str = "test"
     """Part of the benchmark; `scenes` has `validation` and `test`."""
@@ -137,7 +137,7 @@ class ScoreConfig(JudgeSettings):
     """Answer file: ours, or of the benchmark's official script."""
 
     data_dir: str | None = None
-    """Folder with the benchmark's data; `scenes` needs none."""
+    """Folder with the benchmark's data; `scenes` needs none, or a scene model's folder for its world."""
 
     split: str = "test"
     """Part of the benchmark that was answered."""

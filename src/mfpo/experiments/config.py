@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mfpo.errors import UserError
+from mfpo.evaluation.config import JudgeSettings
 
 
 @dataclass(slots=True)
@@ -25,18 +29,64 @@ class DemoConfig:
     """Few rows and scenes, to see that it runs; the numbers mean nothing."""
 
 
-@dataclass(slots=True)
-class ExperimentConfig:
+@dataclass(kw_only=True)
+class ExperimentConfig(JudgeSettings):
     """Settings of ``mfpo experiment``."""
 
-    name: str = field(metadata={"positional": True})
-    """Which experiment: balance, learning_rates, noise_step."""
+    name: str | None = field(default=None, metadata={"positional": True})
+    """Which experiment, or a file of your own (.yaml); without one, they are listed."""
+
+    list: bool = False
+    """List the experiments and stop."""
+
+    world: Literal["scenes", "llava"] = "scenes"
+    """Where: `scenes`, where everything is made here, or `llava`, a checkpoint of yours with your data."""
+
+    seeds: int | None = None
+    """Training seeds; 2 if not given, 1 with --quick or --world llava."""
+
+    sft_seeds: int | None = None
+    """Independent models to start from, each with its own rows (scenes); 3 if not given, 1 with --quick."""
 
     quick: bool = False
     """Small sizes, to see that it runs; the numbers mean nothing."""
 
-    cache_dir: str | None = None
-    """Folder that keeps the trained scene model; ``~/.cache/mfpo`` if not given."""
-
     output_dir: str = "runs/experiments"
-    """Folder for the experiments; each gets a folder of its name in it."""
+    """Folder for the experiments; each gets a folder of its name in it, and they share `store`."""
+
+    cache_dir: str | None = None
+    """Folder that keeps trained scene models; `~/.cache/mfpo` if not given."""
+
+    tuned: str | None = None
+    """Learning rates, as `mfpo experiment learning_rates` writes them; the packaged ones if not given."""
+
+    num_workers: int | None = None
+    """Processes at work; one for each GPU or, without any, for each core if not given."""
+
+    dry_run: bool = False
+    """Say what would be run, and stop."""
+
+    model_name_or_path: str | None = None
+    """Checkpoint that every arm starts from (llava)."""
+
+    dataset: tuple[str, ...] = ()
+    """Dataset folder of `mfpo build` (llava); a second one for arms that are trained on other rows."""
+
+    data_dir: str | None = None
+    """Folder with the data of each benchmark in a folder of its name: `amber`, `objhal`, ... (llava)."""
+
+    num_samples: int | None = None
+    """Use the first N images of each benchmark only (llava)."""
+
+    batch_size: int = 16
+    """Sequences that are run at once in evaluation (llava)."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    """Settings of `mfpo train` for every arm, such as use_lora=true (llava); what an arm says comes first."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("seeds", "sft_seeds", "num_workers", "num_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError("at least 1 is needed", where=f"--{name} {value}")

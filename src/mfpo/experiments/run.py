@@ -1,28 +1,229 @@
-"""``mfpo experiment NAME``: a table of experiments."""
+"""``mfpo experiment NAME``: a table or figure of the paper, or an experiment of one's own."""
 
 from __future__ import annotations
 
-from importlib import import_module
+import platform
+import shlex
+import sys
+import time
+from dataclasses import fields, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
 
+from rich.console import Console
+
+from mfpo import __version__
+from mfpo.data.files import save_config, write_atomic, write_json
 from mfpo.errors import UserError, nearest
+from mfpo.evaluation.benchmarks import BENCHMARKS
+from mfpo.evaluation.config import JudgeSettings
+from mfpo.experiments.budget import QUICK, Budget
+from mfpo.experiments.catalog import find, names, packaged
 from mfpo.experiments.config import ExperimentConfig
-
-EXPERIMENTS = {
-    "balance": "mfpo.experiments.balance",
-    "learning_rates": "mfpo.experiments.learning_rates",
-    "noise_step": "mfpo.experiments.noise_step",
-}
-"""Name of each experiment and the module that runs it."""
+from mfpo.experiments.plan import Plan, World, make_plan
+from mfpo.experiments.results import Results, collect
+from mfpo.experiments.scheduler import run_steps, usable_cores
+from mfpo.experiments.schema import NOT_OURS, Experiment
+from mfpo.experiments.store import Store
+from mfpo.experiments.sweep import choose, write_choice
+from mfpo.experiments.tuned import load_tuned
+from mfpo.experiments.worlds import RealWorld, SceneWorld, given_model, given_rows
+from mfpo.training.config import TrainConfig
 
 
 def run(config: ExperimentConfig) -> None:
-    """Run an experiment; what an earlier run finished is not done again.
+    """Run an experiment; what an earlier run finished, of this or another experiment, is not done again.
 
     Raises:
-        UserError: There is no experiment of that name, or not in that world.
+        UserError: There is no such experiment, its file or a setting is wrong, or a step failed.
     """
-    if config.name not in EXPERIMENTS:
+    console = Console()
+    if config.name is None or config.list:
+        show_list(console)
+        return
+    experiment = find(config.name)
+    if config.quick:
+        experiment = shortened(experiment)
+    started = time.perf_counter()
+    plan = plan_of(config, experiment)
+    store = Store(Path(config.output_dir) / "store", config.cache_dir)
+    console.print(f"{experiment.title}: {describe(plan, store)}", highlight=False)
+    if config.dry_run:
+        return
+    failures = run_steps(plan.steps, store, num_workers=config.num_workers, devices=gpus())
+    folder = Path(config.output_dir) / (experiment.name + ("-quick" if config.quick else ""))
+    results = collect(plan, store, notes_of(config, plan, list(failures.values())))
+    made = provenance(config, plan, time.perf_counter() - started)
+    write_results(results, plan, store, made, folder)
+    save_config(config, folder / "config.yaml")
+    show(results, made, folder, console)
+    if failures:
         raise UserError(
-            f"no experiment {config.name!r}", where="mfpo experiment", fix=nearest(config.name, EXPERIMENTS)
+            f"{len(failures)} steps failed, the first: {next(iter(failures.values()))}",
+            where=f"mfpo experiment {config.name}",
+            fix="the table above lacks what needs them; run the command again, it goes on where it was",
         )
-    import_module(EXPERIMENTS[config.name]).run(config)
+
+
+def show_list(console: Console) -> None:
+    """Name and title of every packaged experiment."""
+    for name in names():
+        console.print(f"{name:<14}  {packaged(name).title}", highlight=False)
+    console.print("\nmfpo experiment NAME runs one; a file of your own ends in .yaml.", highlight=False)
+
+
+def shortened(experiment: Experiment) -> Experiment:
+    """A sweep over its two outer rates only."""
+    return replace(experiment, sweep=tuple(dict.fromkeys((*experiment.sweep[:1], *experiment.sweep[-1:]))))
+
+
+def plan_of(config: ExperimentConfig, experiment: Experiment) -> Plan:
+    """The steps of an experiment in the world of the settings.
+
+    Raises:
+        UserError: A setting is missing or wrong.
+    """
+    world: World
+    if config.world == "scenes":
+        budget = QUICK if config.quick else Budget()
+        world = SceneWorld(experiment, budget, load_tuned(config.tuned))
+    else:
+        world = real_world(config)
+    sft_seeds, seeds = seeds_of(config)
+    return make_plan(experiment, world, sft_seeds, seeds)
+
+
+def seeds_of(config: ExperimentConfig) -> tuple[int, int]:
+    """Numbers of SFT seeds and of training seeds."""
+    scenes = config.world == "scenes"
+    sft_seeds = (config.sft_seeds or (1 if config.quick else 3)) if scenes else 1
+    return sft_seeds, config.seeds or (2 if scenes and not config.quick else 1)
+
+
+def real_world(config: ExperimentConfig) -> RealWorld:
+    """A checkpoint with data and benchmarks.
+
+    Raises:
+        UserError: A setting is missing or wrong.
+    """
+    if config.model_name_or_path is None or not config.dataset:
+        raise UserError(
+            "a checkpoint and preference rows are needed",
+            where="--world llava",
+            fix="give --model_name_or_path and --dataset (a folder of `mfpo build`)",
+        )
+    known = [item.name for item in fields(TrainConfig) if item.name not in NOT_OURS]
+    for name in config.train:
+        if name not in known:
+            raise UserError(
+                "unknown setting of `mfpo train`", where=f"--train {name}", fix=nearest(name, known)
+            )
+    benchmarks = {}
+    if config.data_dir is not None:
+        for name in BENCHMARKS:
+            if (Path(config.data_dir) / name).is_dir():
+                benchmarks[name] = str(Path(config.data_dir) / name)
+        if not benchmarks:
+            raise UserError(
+                "no folder in it has the name of a benchmark",
+                where=f"--data_dir {config.data_dir}",
+                fix=f"name them {', '.join(BENCHMARKS)}",
+            )
+    judge = {item.name: getattr(config, item.name) for item in fields(JudgeSettings)}
+    return RealWorld(
+        given_model(config.model_name_or_path),
+        tuple(given_rows(folder) for folder in config.dataset),
+        settings=config.train,
+        benchmarks=benchmarks,
+        judge=JudgeSettings(**judge),
+        num_items=8 if config.quick and config.num_samples is None else config.num_samples,
+        batch_size=config.batch_size,
+    )
+
+
+def gpus() -> list[str]:
+    """Numbers of the GPUs that this process sees; each worker gets one."""
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def describe(plan: Plan, store: Store) -> str:
+    """How much there is to do."""
+    trainings = {step.digest: step for cells in plan.trainings.values() for step in cells.values()}
+    missing = [step for step in trainings.values() if not store.done(step)]
+    return (
+        f"{len(plan.experiment.arms)} arms, {len(trainings)} trainings ({len(missing)} to do), "
+        f"{len({step.digest for step in plan.steps})} measurements"
+    )
+
+
+def notes_of(config: ExperimentConfig, plan: Plan, failures: list[str]) -> list[str]:
+    """What a reader must know of this run."""
+    notes = list(plan.notes)
+    if config.quick:
+        notes.append("Made with --quick: the numbers mean nothing.")
+    if config.world == "scenes" and not plan.experiment.sweep:
+        untuned = load_tuned(config.tuned).untuned(plan.experiment.arms)
+        if untuned:
+            notes.append(
+                f"No sweep has chosen a learning rate for {', '.join(untuned)}: the fallback is used."
+            )
+    return [*notes, *(f"FAILED: {failure}" for failure in failures)]
+
+
+def provenance(config: ExperimentConfig, plan: Plan, seconds: float) -> dict[str, Any]:
+    """When, where and how."""
+    import torch
+
+    sft_seeds, seeds = seeds_of(config)
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{usable_cores()} cores ({_processor()}), {len(gpus())} GPUs",
+        "minutes": seconds / 60,
+        "command": shlex.join(["mfpo", *sys.argv[1:]])
+        if "experiment" in sys.argv
+        else f"mfpo experiment {config.name}",
+        "world": config.world,
+        "sft_seeds": sft_seeds,
+        "seeds": seeds,
+        "version": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_results(results: Results, plan: Plan, store: Store, made: dict[str, Any], folder: Path) -> None:
+    """Write table, figure and numbers into the experiment's folder."""
+    from mfpo.experiments.figures import draw_figure
+    from mfpo.experiments.render import to_html, to_latex, to_markdown
+
+    figure = draw_figure(results, plan, store, folder)
+    content = results.to_dict()
+    if plan.experiment.sweep:
+        chosen = choose(results)
+        content["chosen"] = chosen
+        write_choice(chosen, results, made, folder / "tuned.yaml")
+    write_json(folder / "results.json", {**content, "made": made})
+    write_atomic(folder / "table.md", to_markdown(results, made))
+    write_atomic(folder / "table.tex", to_latex(results, made))
+    write_atomic(folder / "table.html", to_html(results, made, str(figure or "")))
+
+
+def show(results: Results, made: dict[str, Any], folder: Path, console: Console) -> None:
+    """Print the table and where everything is."""
+    from mfpo.experiments.render import print_results
+
+    print_results(results, made, console)
+    files = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
+    console.print(f"\n{folder}: {files}", highlight=False)

@@ -11,10 +11,22 @@ from mfpo.data.cache import default_cache
 from mfpo.data.files import write_json
 from mfpo.data.writer import check_writable
 from mfpo.errors import UserError
-from mfpo.scenes.llava import save_llava
+from mfpo.scenes.config import DifficultySettings
+from mfpo.scenes.difficulty import save_world, world_of
+from mfpo.scenes.llava import LlavaSize, save_llava
 from mfpo.scenes.training import Recipe, train_llava
 
 RECIPE_FILE = "scene_recipe.json"
+
+
+def recipe_for(difficulty: DifficultySettings, seed: int = 0) -> Recipe:
+    """The recipe of the LLaVA of a world."""
+    return Recipe(
+        seed=seed,
+        world=world_of(difficulty),
+        size=LlavaSize(image_size=difficulty.input_size, patch_size=difficulty.patch_size),
+        tower_noise_rate=difficulty.tower_noise_rate,
+    )
 
 
 def cached_llava(recipe: Recipe, cache_dir: str | Path | None = None, *, num_workers: int = 2) -> Path:
@@ -61,6 +73,7 @@ def ensure_llava(recipe: Recipe, folder: Path, *, num_workers: int = 2, overwrit
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".training-"))
     try:
         save_llava(vlm, str(scratch))
+        save_world(recipe.world, scratch)
         write_json(scratch / RECIPE_FILE, {"fingerprint": recipe.fingerprint()})
         scratch.chmod(0o755)
         if folder.exists():

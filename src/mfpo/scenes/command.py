@@ -13,10 +13,10 @@ from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.writer import DatasetWriter
 from mfpo.models.load import load_vlm
 from mfpo.preferences.regions.masks import box_of, encode_rle
-from mfpo.scenes.checkpoint import ensure_llava
+from mfpo.scenes.checkpoint import ensure_llava, recipe_for
 from mfpo.scenes.config import ScenesConfig
+from mfpo.scenes.difficulty import world_of
 from mfpo.scenes.preferences import RowMaker, SceneRow
-from mfpo.scenes.training import Recipe
 
 ANNOTATIONS = "annotations.jsonl"
 
@@ -31,7 +31,7 @@ def run(config: ScenesConfig) -> None:
     model = config.model_name_or_path
     if config.train_model is not None:
         trained = ensure_llava(
-            Recipe(seed=config.seed),
+            recipe_for(config, config.seed),
             Path(config.train_model),
             num_workers=config.num_workers,
             overwrite=config.overwrite,
@@ -42,10 +42,12 @@ def run(config: ScenesConfig) -> None:
         vlm = load_vlm(model, device=config.device) if model else None
         maker = RowMaker(
             vlm,
+            world=world_of(config),
             seed=config.seed,
             split=config.split,
             store_swapped=config.swap_images,
             temperature=config.temperature,
+            faulty_corrections=config.faulty_corrections,
         )
         write_rows(maker, config.num_samples, config.output_dir, overwrite=config.overwrite)
         save_config(config, Path(config.output_dir) / "config.yaml")

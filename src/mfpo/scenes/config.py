@@ -8,8 +8,53 @@ from typing import Literal
 from mfpo.errors import UserError
 
 
-@dataclass(slots=True)
-class ScenesConfig:
+@dataclass(frozen=True)
+class DifficultySettings:
+    """How hard the world is for the model that looks and for the person who corrects.
+
+    The defaults are the default world and change nothing; docs/scenes.md argues for them.
+    """
+
+    co_occurrence: float = 1.0
+    """How strongly the place says what is in it: 0 not at all, 1 as in the default world, at most 1.5."""
+    min_objects: int = 2
+    """Fewest objects in a scene."""
+    max_objects: int = 6
+    """Most objects in a scene."""
+    image_size: int = 192
+    """Side of the pictures in pixels."""
+    input_size: int = 96
+    """Side of the vision tower's input in pixels; the picture is reduced to it."""
+    patch_size: int = 16
+    """Side of the tower's patches in pixels; smaller ones see finer and cost more."""
+    tower_noise_rate: float = 0.4
+    """Share of pictures with diffusion noise while the tower trains; 0 for a tower that never saw any."""
+    faulty_corrections: float = 0.0
+    """Share of chosen answers in which the correction puts one absent object in place of a present one."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, low, high in (
+            ("co_occurrence", 0.0, 1.5),
+            ("tower_noise_rate", 0.0, 1.0),
+            ("faulty_corrections", 0.0, 1.0),
+            ("min_objects", 1, 24),
+            ("max_objects", self.min_objects, 24),
+            ("image_size", 64, 1024),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"must be from {low:g} to {high:g}", where=f"--{name} {value:g}")
+        if self.patch_size < 4 or self.input_size % self.patch_size:
+            raise UserError(
+                f"patches of {self.patch_size} pixels do not tile an input of {self.input_size}",
+                where=f"--patch_size {self.patch_size}",
+                fix="choose a divisor of --input_size, at least 4",
+            )
+
+
+@dataclass(frozen=True)
+class ScenesConfig(DifficultySettings):
     """Settings of ``mfpo scenes``."""
 
     num_samples: int = 1000
@@ -46,7 +91,8 @@ class ScenesConfig:
     """Device of the model, for example ``cuda:0``; the best one there is if not given."""
 
     def __post_init__(self) -> None:
-        """Check that there is something to do."""
+        """Check that there is something to do, and the ranges."""
+        super().__post_init__()
         if self.output_dir is None and self.train_model is None:
             raise UserError(
                 "nothing to write",

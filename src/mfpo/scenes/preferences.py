@@ -12,7 +12,8 @@ import numpy as np
 from mfpo.errors import UserError
 from mfpo.records import ImageSource, PreferencePair, assistant_message, row_id, user_message
 from mfpo.scenes.captions import DESCRIBE_PROMPTS, Plan, faulty_plan, parse_plan, realise
-from mfpo.scenes.corrections import corrected
+from mfpo.scenes.corrections import corrected, renamed
+from mfpo.scenes.examples import absent_kind
 from mfpo.scenes.render import Drawing, draw
 from mfpo.scenes.world import Scene, World, sample_scene, swap_candidate
 
@@ -55,6 +56,7 @@ class RowMaker:
         seed: Seed of scenes, sampling and wording.
         split: Split the scenes are from.
         temperature: Sampling temperature.
+        faulty_corrections: Share of corrections that put an absent object in place of a present one.
         store_swapped: Also draw each row's picture with one mentioned object swapped, as its rejected image.
         dropped: Why answers were not used, counted.
     """
@@ -64,6 +66,7 @@ class RowMaker:
     seed: int = 0
     split: str = "train"
     temperature: float = 1.0
+    faulty_corrections: float = 0.0
     store_swapped: bool = False
     dropped: Counter[str] = field(default_factory=Counter)
     _words_ahead: int = 0
@@ -136,6 +139,9 @@ class RowMaker:
         if chosen is None:
             self.dropped["lengths-unbalanced"] += 1
             return None
+        if chosen == answer:
+            self.dropped["corrected-to-itself"] += 1
+            return None
         image = ImageSource(path=f"{scene.id}.png", data=drawing.png())
         prompt, good, bad = user_message(question), assistant_message(chosen), assistant_message(answer)
         swapped: tuple[ImageSource, ...] = ()
@@ -159,7 +165,7 @@ class RowMaker:
         for extra in range(len(scene.objects) + 1):
             rng.bit_generator.state = state
             mended = corrected(plan, scene, self.world.contexts[scene.context], rng, extra)
-            text = realise(mended)
+            text = realise(self._annotated(mended, scene))
             ahead = self._words_ahead + len(text.split()) - len(answer.split())
             if best is None or abs(ahead) < abs(best[0]):
                 best = ahead, text
@@ -167,6 +173,17 @@ class RowMaker:
             return None
         self._words_ahead = best[0]
         return best[1]
+
+    def _annotated(self, plan: Plan, scene: Scene) -> Plan:
+        """What the annotator makes of the correction: the same plan, or one with a mistake of their own."""
+        if not self.faulty_corrections:
+            return plan
+        rng = np.random.default_rng([self.seed, scene.background_seed, 19])
+        if rng.random() >= self.faulty_corrections:
+            return plan
+        kind = plan.mentions[rng.integers(len(plan.mentions))].kind
+        likely = self.world.contexts[scene.context]
+        return renamed(plan, kind, absent_kind(scene, self.world, rng), likely)
 
     def _swapped(self, scene: Scene, rng: np.random.Generator) -> ImageSource:
         other = scene.swapped(*swap_candidate(scene, rng, self.world))

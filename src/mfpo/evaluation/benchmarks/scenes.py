@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +36,7 @@ from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
 from mfpo.evaluation.mentions.yes_no import yes_or_no
 from mfpo.evaluation.statistics import Metric
 from mfpo.scenes.captions import DESCRIBE_PROMPTS, Mention, existence_question, parse
+from mfpo.scenes.difficulty import load_world
 from mfpo.scenes.examples import absent_kind
 from mfpo.scenes.grounding import GroundingItem, grounding_items
 from mfpo.scenes.render import picture_png
@@ -63,7 +65,10 @@ class Existence:
 
 
 class ScenesBenchmark(Benchmark):
-    """Descriptions of unseen scenes and yes/no questions about them."""
+    """Descriptions of unseen scenes and yes/no questions about them.
+
+    The scenes are of the default world, or of that of the scene model whose folder ``data_dir`` names.
+    """
 
     name = "scenes"
     max_new_tokens = 96
@@ -113,6 +118,8 @@ class ScenesBenchmark(Benchmark):
     def __init__(self, settings: BenchmarkSettings | None = None, world: World | None = None) -> None:
         super().__init__(settings)
         _check_split(self.settings.split)
+        if world is None and self.settings.data_dir is not None:
+            world = load_world(Path(self.settings.data_dir))
         self.world = world or World()
         self._loaded: list[Item] = []
         self._scenes: dict[str, Scene] = {}

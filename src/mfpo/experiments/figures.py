@@ -1,0 +1,241 @@
+"""The figures of experiments, as PNG and SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from mfpo.data.files import read_jsonl, write_atomic
+from mfpo.evaluation.statistics import Estimate
+from mfpo.experiments.plan import Plan
+from mfpo.experiments.results import Column, Results
+from mfpo.experiments.schema import Arm
+from mfpo.experiments.store import Store
+from mfpo.report.figures import (
+    MARKERS,
+    PAPER,
+    SERIES,
+    in_words,
+    new_figure,
+    quiet,
+    short,
+    style,
+    to_png,
+    to_svg,
+)
+from mfpo.report.plots import LOSSES, REWARDS, RunLog, draw_panels, place_labels
+from mfpo.report.runs import STAGE_NAMES
+from mfpo.training.metrics import METRICS_FILE
+
+Draw: TypeAlias = Callable[[Results, Plan, Store], Figure | None]
+
+
+def draw_figure(results: Results, plan: Plan, store: Store, folder: Path) -> Markup | None:
+    """Write ``figure.png`` and ``figure.svg``.
+
+    Returns:
+        The figure as an element of a page; None where there is nothing to draw.
+    """
+    draw = _KINDS[results.experiment.figure.kind]
+    with style():
+        figure = draw(results, plan, store)
+        if figure is None:
+            return None
+        write_atomic(folder / "figure.png", to_png(figure, dpi=150))
+        svg = io.BytesIO()
+        figure.savefig(svg, format="svg", facecolor=PAPER, metadata={"Date": None})
+        write_atomic(folder / "figure.svg", svg.getvalue())
+        return to_svg(figure, results.experiment.title)
+
+
+def _trade_off(results: Results, plan: Plan, store: Store) -> Figure | None:
+    """CHAIR_i against Cover, an arm a point."""
+    columns = {column.name: column for column in results.columns}
+    if not {"CHAIR_i", "Cover"} <= columns.keys():
+        return _bars(results, plan, store)
+    points, labels = [], []
+    for arm in results.experiment.arms:
+        across, up = (results.estimate(arm.name, columns[name]) for name in ("Cover", "CHAIR_i"))
+        if across is not None and up is not None:
+            points.append((across, up))
+            labels.append(arm.name)
+    figure = new_figure(7.2, 4.8)
+    axes = figure.add_subplot()
+    quiet(axes, grid="both")
+    for index, (across, up) in enumerate(points):
+        axes.errorbar(
+            across.value,
+            up.value,
+            xerr=_bar(across),
+            yerr=_bar(up),
+            fmt=MARKERS[index % len(MARKERS)],
+            color=SERIES[index % len(SERIES)],
+            markersize=6,
+            elinewidth=1.0,
+        )
+    axes.margins(0.15)
+    axes.set_xlabel("Cover, higher is better →")
+    axes.set_ylabel(f"← lower is better, {in_words('CHAIR_i')}")
+    place_labels(figure, axes, points, labels)
+    return figure
+
+
+def _bars(results: Results, plan: Plan, store: Store) -> Figure | None:
+    """Chosen metrics, a panel each, an arm a bar."""
+    columns = _shown(results)
+    if not columns:
+        return None
+    arms = results.experiment.arms
+    figure = new_figure(max(5.5, 2.9 * len(columns)), 1.2 + 0.32 * len(arms))
+    grid = figure.subplots(1, len(columns), sharey=True, squeeze=False).ravel()
+    for axes, column in zip(grid, columns, strict=True):
+        quiet(axes, grid="x")
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_title(in_words(column.name))
+        for index, arm in enumerate(arms):
+            found = results.estimate(arm.name, column)
+            if found is not None and not math.isnan(found.value):
+                colour = SERIES[index % len(SERIES)]
+                axes.barh(index, found.value, height=0.62, color=colour, alpha=0.35)
+                axes.errorbar(found.value, index, xerr=_bar(found), fmt="o", color=colour, markersize=4)
+        axes.set_yticks(range(len(arms)), [short(arm.name) for arm in arms])
+    grid[0].invert_yaxis()
+    return figure
+
+
+def _steps(results: Results, plan: Plan, store: Store) -> Figure | None:
+    """Chosen metrics over a number that the arms differ in, a line for each group of arms."""
+    columns = _shown(results)
+    groups: dict[str, list[Arm]] = {}
+    for arm in results.experiment.arms:
+        if arm.x is not None:
+            groups.setdefault(arm.group, []).append(arm)
+    level = [arm for arm in results.experiment.arms if arm.x is None]
+    figure = new_figure(max(5.5, 3.6 * len(columns)), 3.6)
+    grid = figure.subplots(1, len(columns), squeeze=False).ravel()
+    for axes, column in zip(grid, columns, strict=True):
+        quiet(axes)
+        axes.set_title(in_words(column.name))
+        axes.set_xlabel(results.experiment.figure.x)
+        for index, (group, arms) in enumerate(groups.items(), start=1):
+            colour = SERIES[index % len(SERIES)]
+            found = [
+                (arm.x, results.estimate(arm.name, column)) for arm in sorted(arms, key=lambda a: a.x or 0)
+            ]
+            known = [(x, value) for x, value in found if value is not None]
+            xs = [x for x, _ in known]
+            axes.fill_between(
+                xs, [v.low for _, v in known], [v.high for _, v in known], color=colour, alpha=0.12, lw=0
+            )
+            axes.plot(
+                xs,
+                [v.value for _, v in known],
+                color=colour,
+                marker=MARKERS[index],
+                markersize=5,
+                label=group,
+            )
+        for index, arm in enumerate(level):
+            value = results.estimate(arm.name, column)
+            if value is not None:
+                dashes = ("--", ":", "-.")[index % 3]
+                axes.axhline(value.value, color=SERIES[0], linestyle=dashes, linewidth=1.1, label=arm.name)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(5, max(1, len(labels))))
+    return figure
+
+
+def _distortion(results: Results, plan: Plan, store: Store) -> Figure | None:
+    """Preference for the chosen answer under distortion, and where attention goes; an arm a colour."""
+    columns = [column for column in results.columns if column.measure in ("distortion", "attention")]
+    columns = [column for column in columns if not column.name.startswith("drop")]
+    arms = results.experiment.arms
+    figure = new_figure(9.0, 3.8)
+    axes = figure.add_subplot()
+    quiet(axes)
+    width = 0.8 / max(1, len(arms))
+    for index, arm in enumerate(arms):
+        colour = SERIES[index % len(SERIES)]
+        for place, column in enumerate(columns):
+            found = results.estimate(arm.name, column)
+            if found is not None and not math.isnan(found.value):
+                x = place + (index - (len(arms) - 1) / 2) * width
+                label = arm.name if place == 0 else None
+                axes.bar(x, found.value, width * 0.9, color=colour, alpha=0.4, label=label)
+                axes.errorbar(x, found.value, yerr=_bar(found), color=colour)
+    axes.set_xticks(range(len(columns)), [f"{column.measure}:\n{column.name}" for column in columns])
+    axes.set_ylabel("%")
+    figure.legend(loc="outside upper left", ncols=min(6, len(arms)))
+    return figure
+
+
+def _curves(series: Mapping[str, tuple[str, str, object]], ylabel: str, level: float | None) -> Draw:
+    """Curves of the trainings, means over seeds, a panel an arm."""
+
+    def draw(results: Results, plan: Plan, store: Store) -> Figure | None:
+        logs = []
+        for arm in results.experiment.arms:
+            trainings = plan.trainings.get(arm.name, {})
+            lines = [read_jsonl(store(step) / METRICS_FILE) for step in trainings.values()]
+            if lines and arm.stage is None:
+                config = next(iter(trainings.values())).config
+                logs.append(RunLog(arm.name, mean_lines(lines), STAGE_NAMES.get(config.stages, ())))
+        return draw_panels(logs, series, ylabel, level=level)
+
+    return draw
+
+
+def mean_lines(runs: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Lines of several trainings, averaged step by step over those that have the step.
+
+    Args:
+        runs: Lines of ``metrics.jsonl`` of each training.
+    """
+    steps: dict[float, list[Mapping[str, float]]] = {}
+    for lines in runs:
+        for line in lines:
+            if "step" in line and "loss" in line:
+                steps.setdefault(line["step"], []).append(line)
+    averaged = []
+    for _, lines in sorted(steps.items()):
+        keys = set.intersection(*(set(line) for line in lines))
+        averaged.append({key: float(np.mean([line[key] for line in lines])) for key in sorted(keys)})
+    return averaged
+
+
+def _none(results: Results, plan: Plan, store: Store) -> Figure | None:
+    return None
+
+
+def _shown(results: Results) -> list[Column]:
+    """The metrics that the file names for the figure; the first three when it names none."""
+    wanted = results.experiment.figure.metrics
+    if not wanted:
+        return list(results.columns[:3])
+    return [column for column in results.columns if column.name in wanted]
+
+
+def _bar(estimate: Estimate) -> list[list[float]] | None:
+    """Distances from the value to the ends of its interval, as matplotlib wants them."""
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return None
+    return [[max(0.0, estimate.value - estimate.low)], [max(0.0, estimate.high - estimate.value)]]
+
+
+_KINDS: dict[str, Draw] = {
+    "trade_off": _trade_off,
+    "bars": _bars,
+    "steps": _steps,
+    "stages": _steps,
+    "rewards": _curves(REWARDS, "reward", 0.0),
+    "losses": _curves(LOSSES, "loss", None),
+    "distortion": _distortion,
+    "none": _none,
+}

@@ -1,0 +1,151 @@
+"""From an experiment and its seeds to the steps that have to be made, in one of the two worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
+
+from mfpo.experiments.budget import Budget
+from mfpo.experiments.schema import MEASURES, Arm, Experiment
+from mfpo.experiments.steps import Measurement, Model, Ranking, Rows, Training
+from mfpo.experiments.tuned import Tuned
+from mfpo.training.config import TrainConfig
+from mfpo.training.objectives import OBJECTIVES
+
+Cell: TypeAlias = tuple[int, int]
+"""Number of the SFT seed and of the training seed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made.
+
+    Attributes:
+        experiment: The experiment, arms that cannot be run in this world left out.
+        measured: For each arm and measure, the measurement of each cell.
+        trainings: For each arm, the training of each cell; none for the model before preference training.
+        notes: What was left out, and why.
+    """
+
+    experiment: Experiment
+    measured: Mapping[tuple[str, str], Mapping[Cell, Measurement]]
+    trainings: Mapping[str, Mapping[Cell, Training]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> list[Measurement]:
+        """All measurements."""
+        return [step for cells in self.measured.values() for step in cells.values()]
+
+
+class World(Protocol):
+    """Where models, rows and measurements come from."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        ...
+
+    def model(self, arm: Arm, sft_seed: int) -> Model:
+        """The model before preference training."""
+        ...
+
+    def rows(self, arm: Arm, model: Model, sft_seed: int) -> Rows | None:
+        """The arm's preference rows; None if this world has no such rows."""
+        ...
+
+    def training(self, arm: Arm, rows: Rows, seed: int) -> TrainConfig:
+        """Settings of its training."""
+        ...
+
+    def measurement(self, arm: Arm, measure: str, model: Model, rows: Rows | None) -> Measurement | None:
+        """How a model is measured; None if this world does not have the measure."""
+        ...
+
+
+def expand_sweep(experiment: Experiment) -> Experiment:
+    """An experiment whose arms are trained with every learning rate of its sweep."""
+    if not experiment.sweep:
+        return experiment
+    arms = [Arm("sft", "before preference training")]
+    for arm in experiment.arms:
+        arms += [
+            replace(arm, name=f"{arm.name}@{rate:g}", train={**(arm.train or {}), "learning_rate": rate})
+            for rate in experiment.sweep
+        ]
+    return replace(experiment, arms=tuple(arms))
+
+
+def make_plan(experiment: Experiment, world: World, sft_seeds: int, seeds: int) -> Plan:
+    """All steps of an experiment: arms times SFT seeds times training seeds."""
+    experiment = expand_sweep(experiment)
+    measured: dict[tuple[str, str], dict[Cell, Measurement]] = {}
+    trainings: dict[str, dict[Cell, Training]] = {}
+    kept, notes = [], []
+    for arm in experiment.arms:
+        if arm.train is not None and world.rows(arm, world.model(arm, 0), 0) is None:
+            notes.append(f"{arm.name} is left out: --world {world.name} has no rows of its kind.")
+            continue
+        kept.append(arm)
+        for sft_seed in range(sft_seeds):
+            start = world.model(arm, sft_seed)
+            rows = world.rows(arm, start, sft_seed)
+            for seed in range(seeds if arm.train is not None else 1):
+                cell = sft_seed, seed
+                model: Model = start
+                if arm.train is not None and rows is not None:
+                    model = _training(world, arm, rows, start, seed)
+                    trainings.setdefault(arm.name, {})[cell] = model
+                for measure in experiment.metrics:
+                    step = world.measurement(arm, measure, model, rows)
+                    if step is not None and _applies(arm, measure):
+                        measured.setdefault((arm.name, measure), {})[cell] = step
+    names = {arm.name for arm in kept}
+    claims = tuple(claim for claim in experiment.claims if {claim.better, *claim.than} <= names)
+    reduced = replace(experiment, arms=tuple(kept), claims=claims)
+    return Plan(reduced, measured, trainings, tuple(notes))
+
+
+def _training(world: World, arm: Arm, rows: Rows, model: Model, seed: int) -> Training:
+    config = world.training(arm, rows, seed)
+    return Training(
+        rows=rows,
+        model=model,
+        config=config,
+        ranking=ranking_of(config, rows, model),
+        keep_stages=config.stages != "none",
+    )
+
+
+def ranking_of(config: TrainConfig, rows: Rows, model: Model) -> Ranking | None:
+    """The reference pass that a training can share with others of its noise; None if it takes none."""
+    objective = OBJECTIVES.get(config.objective)
+    if config.reference != "precomputed" or objective is None or objective.reference != "sequences":
+        return None
+    scope = config.noise_scope if config.noise_scope is not None else objective.noise_scope
+    return Ranking(rows, model, scope, config.noise_step, semantic=config.difficulty == "semantic")
+
+
+def _applies(arm: Arm, measure: str) -> bool:
+    """Whether a measure says anything about an arm: decoding shows in answers only, rewards in trainings."""
+    if measure == "rewards":
+        return arm.train is not None
+    return arm.decoding == "greedy" or measure in ANSWERED
+
+
+ANSWERED = frozenset(("scenes", *MEASURES[MEASURES.index("amber") :]))
+"""Measures that go through `mfpo eval`, and so know every decoding."""
+
+
+def base_settings(budget: Budget, tuned: Tuned, arm: Arm) -> dict[str, Any]:
+    """Settings of a training on scenes, the arm's own put over what all share."""
+    shared = {
+        "stages": "none",
+        "learning_rate": tuned.rate(arm),
+        "num_train_epochs": budget.num_epochs,
+        "per_device_train_batch_size": budget.batch_size,
+        "gradient_accumulation_steps": 1,
+        "logging_steps": 5,
+    }
+    return shared | dict(arm.train or {})

@@ -1,0 +1,289 @@
+"""From measurements to a table, effects and verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from mfpo.errors import UserError, nearest
+from mfpo.evaluation.results import ScoreResult
+from mfpo.evaluation.statistics import Difference, Estimate, Metric
+from mfpo.experiments.derived import derive, derived_metric
+from mfpo.experiments.plan import Plan
+from mfpo.experiments.pooled import Pooled, cell_tables, draw, group_of, pool
+from mfpo.experiments.schema import Arm, Claim, Experiment
+from mfpo.experiments.store import Store
+
+VerdictWord: TypeAlias = Literal["confirmed", "not confirmed", "contradicted", "unknown"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of a measure.
+
+    Attributes:
+        measure: The measure.
+        name: The metric.
+        metric: What it means.
+    """
+
+    measure: str
+    name: str
+    metric: Metric
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim on one metric against one arm.
+
+    Attributes:
+        claim: The claim.
+        than: The arm that is compared with.
+        metric: The metric.
+        effect: Better arm minus the other one.
+        better: The direction in which the metric is better.
+        word: ``confirmed`` if the interval excludes 0 in the claimed direction, ``contradicted`` if it
+            excludes 0 in the other one, ``not confirmed`` if it includes 0.
+    """
+
+    claim: Claim
+    than: str
+    metric: str
+    effect: Difference
+    better: str
+    word: VerdictWord
+
+
+@dataclass(frozen=True)
+class Results:
+    """An experiment's outcome.
+
+    Attributes:
+        experiment: The experiment.
+        columns: Metrics in the order of the file.
+        pooled: By arm and column; what was not measured is missing.
+        effects: Difference to the first arm of the same world, likewise.
+        verdicts: Of the claims.
+        notes: What a reader must know of this run.
+        num_groups: Scenes or rows of each measure.
+    """
+
+    experiment: Experiment
+    columns: tuple[Column, ...]
+    pooled: Mapping[tuple[str, str, str], Pooled]
+    effects: Mapping[tuple[str, str, str], Difference]
+    verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...] = ()
+    num_groups: Mapping[str, int] = field(default_factory=dict)
+
+    def estimate(self, arm: str, column: Column) -> Estimate | None:
+        """A metric of an arm with its interval; None if it was not measured."""
+        found = self.pooled.get((arm, column.measure, column.name))
+        return None if found is None else found.estimate()
+
+    def effect(self, arm: str, column: Column) -> Difference | None:
+        """Its difference to the first arm."""
+        return self.effects.get((arm, column.measure, column.name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON, numbers rounded to what bears on them."""
+        experiment = self.experiment
+        return {
+            "experiment": experiment.name,
+            "title": experiment.title,
+            "arms": [
+                {
+                    "name": arm.name,
+                    "text": arm.text,
+                    "train": None if arm.train is None else dict(arm.train),
+                    "paper": dict(
+                        zip(experiment.paper.columns, experiment.paper.rows.get(arm.name, ()), strict=False)
+                    ),
+                    "metrics": {
+                        f"{column.measure}/{column.name}": _numbers(self, arm, column)
+                        for column in self.columns
+                        if (arm.name, column.measure, column.name) in self.pooled
+                    },
+                }
+                for arm in experiment.arms
+            ],
+            "claims": [
+                {
+                    "claim": verdict.claim.text,
+                    "source": verdict.claim.source,
+                    "better": verdict.claim.better,
+                    "than": verdict.than,
+                    "metric": verdict.metric,
+                    "verdict": verdict.word,
+                    "effect": _rounded(asdict(verdict.effect)),
+                }
+                for verdict in self.verdicts
+            ],
+            "items": dict(self.num_groups),
+            "notes": list(self.notes),
+        }
+
+
+def judge(effect: Difference, better: str) -> VerdictWord:
+    """The verdict on a claim from the interval of its effect.
+
+    Args:
+        effect: Arm that is said to be better minus the other one.
+        better: ``lower`` or ``higher``, whichever is better.
+    """
+    if math.isnan(effect.low) or math.isnan(effect.high):
+        return "unknown"
+    low, high = (-effect.high, -effect.low) if better == "lower" else (effect.low, effect.high)
+    if low > 0:
+        return "confirmed"
+    return "contradicted" if high < 0 else "not confirmed"
+
+
+def collect(plan: Plan, store: Store, notes: Sequence[str] = ()) -> Results:
+    """Read the scores and compare.
+
+    Raises:
+        UserError: The experiment asks for a metric that its measure does not have, or nothing was measured.
+    """
+    experiment = plan.experiment
+    columns: list[Column] = []
+    pooled: dict[tuple[str, str, str], Pooled] = {}
+    num_groups: dict[str, int] = {}
+    for measure, wanted in experiment.metrics.items():
+        scores = _scores(plan, measure, store)
+        if not scores:
+            continue
+        found = _columns(experiment, measure, wanted, scores)
+        columns += found
+        num_groups[measure] = _pool_measure(experiment, measure, scores, found, pooled)
+    if not columns:
+        raise UserError(
+            "nothing that this experiment measures could be measured",
+            where=f"mfpo experiment {experiment.name}",
+            fix="it measures " + ", ".join(experiment.metrics),
+        )
+    effects = _effects(experiment, columns, pooled)
+    verdicts = [verdict for claim in experiment.claims for verdict in _verdicts(claim, columns, pooled)]
+    return Results(experiment, tuple(columns), pooled, effects, tuple(verdicts), tuple(notes), num_groups)
+
+
+def _scores(plan: Plan, measure: str, store: Store) -> dict[str, dict[tuple[int, int], ScoreResult]]:
+    """Scores of each arm by cell; arms with a missing cell are left out."""
+    found = {}
+    for arm in plan.experiment.arms:
+        cells = plan.measured.get((arm.name, measure), {})
+        if cells and all(store.done(step) for step in cells.values()):
+            found[arm.name] = {
+                cell: ScoreResult.load(step.scores(store(step))) for cell, step in cells.items()
+            }
+    return found
+
+
+def _columns(
+    experiment: Experiment,
+    measure: str,
+    wanted: Sequence[str],
+    scores: Mapping[str, Mapping[tuple[int, int], ScoreResult]],
+) -> list[Column]:
+    definitions: dict[str, Metric] = {}
+    for cells in scores.values():
+        for result in cells.values():
+            definitions |= result.definitions
+    columns = []
+    for name in wanted or definitions:
+        metric = definitions.get(name) or derived_metric(measure, name)
+        if metric is None:
+            raise UserError(
+                f"{measure} has no metric {name!r}",
+                where=f"{experiment.name}: metrics.{measure}",
+                fix=nearest(name, definitions),
+            )
+        columns.append(Column(measure, name, metric))
+    return columns
+
+
+def _pool_measure(
+    experiment: Experiment,
+    measure: str,
+    scores: Mapping[str, Mapping[tuple[int, int], ScoreResult]],
+    columns: Sequence[Column],
+    pooled: dict[tuple[str, str, str], Pooled],
+) -> int:
+    """Pool a measure's metrics, world by world: scenes of two worlds are not the same scenes."""
+    most = 0
+    for world in experiment.worlds:
+        arms = [arm for arm in experiment.arms if arm.world == world and arm.name in scores]
+        if not arms:
+            continue
+        results = [result for arm in arms for result in scores[arm.name].values()]
+        groups = set.intersection(*({group_of(item) for item in result.items} for result in results))
+        cells = [cell for arm in arms for cell in scores[arm.name]]
+        num_sft, num_training = 1 + max(s for s, _ in cells), 1 + max(t for _, t in cells)
+        draws = draw(num_sft, num_training, len(groups))
+        for arm in arms:
+            tables = cell_tables(scores[arm.name], groups, num_training)
+            values, resampled = tables.ratios(draws)
+            for column in columns:
+                key = arm.name, measure, column.name
+                if column.name in values:
+                    pooled[key] = pool(values[column.name], resampled[column.name], draws)
+                elif derived_metric(measure, column.name) is not None:
+                    one, many = derive(column.name, values), derive(column.name, resampled)
+                    pooled[key] = pool(one, many, draws)
+        most = max(most, len(groups))
+    return most
+
+
+def _effects(
+    experiment: Experiment, columns: Sequence[Column], pooled: Mapping[tuple[str, str, str], Pooled]
+) -> dict[tuple[str, str, str], Difference]:
+    effects = {}
+    first: dict[str, Arm] = {}
+    for arm in experiment.arms:
+        base = first.setdefault(arm.world, arm)
+        for column in columns:
+            ours, theirs = ((name.name, column.measure, column.name) for name in (arm, base))
+            if arm is not base and ours in pooled and theirs in pooled:
+                effects[ours] = pooled[ours].minus(pooled[theirs])
+    return effects
+
+
+def _verdicts(
+    claim: Claim, columns: Sequence[Column], pooled: Mapping[tuple[str, str, str], Pooled]
+) -> list[Verdict]:
+    """One for each metric of the claim that was measured, against each of its arms."""
+    found = []
+    for column in columns:
+        if column.name not in claim.metrics or not column.metric.better:
+            continue
+        for than in claim.than:
+            ours, theirs = ((arm, column.measure, column.name) for arm in (claim.better, than))
+            if ours not in pooled or theirs not in pooled:
+                continue
+            effect = pooled[ours].minus(pooled[theirs])
+            better = column.metric.better
+            found.append(Verdict(claim, than, column.name, effect, better, judge(effect, better)))
+    return found
+
+
+def _numbers(results: Results, arm: Arm, column: Column) -> dict[str, Any]:
+    found = results.pooled[(arm.name, column.measure, column.name)]
+    numbers: dict[str, Any] = asdict(found.estimate()) | {"cells": found.cells.tolist()}
+    effect = results.effect(arm.name, column)
+    if effect is not None:
+        numbers["to_first"] = asdict(effect)
+    rounded: dict[str, Any] = _rounded(numbers)
+    return rounded
+
+
+def _rounded(value: Any) -> Any:
+    """Floats with six digits after the point; JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value

@@ -1,0 +1,364 @@
+"""What an experiment's file may say, read strictly: an unknown key is an error with the nearest name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeAlias, get_args
+
+import yaml
+
+from mfpo.data.yaml_text import parse_yaml
+from mfpo.errors import UserError, nearest
+from mfpo.evaluation.config import Decoding
+from mfpo.scenes.config import DifficultySettings
+from mfpo.training.config import TrainConfig
+
+FigureKind: TypeAlias = Literal[
+    "trade_off", "bars", "steps", "stages", "rewards", "losses", "distortion", "none"
+]
+Source: TypeAlias = Literal["sampled", "templates"]
+TUNED = "tuned"
+"""In place of the arms of a file: the arms of all files that are tuned on their own."""
+NOT_OURS = frozenset({"dataset", "model_name_or_path", "output_dir", "seed", "dry_run", "push_to_hub"})
+"""Settings of a training that the experiment sets and a file may not."""
+MEASURES = (
+    *("scenes", "questions", "matched", "grounding", "distortion", "attention", "naming", "rewards"),
+    *("amber", "chair", "llava-bench", "mmhal", "objhal", "pope"),
+)
+"""What a model can be measured by: kinds of the scene world, of any world, and benchmarks."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The preference rows of an arm.
+
+    Attributes:
+        source: Rejected answers sampled from the model, or captions made from templates.
+        num_rows: Number of rows; the budget's when None.
+        faulty_corrections: Share of chosen answers with an absent object.
+    """
+
+    source: Source = "sampled"
+    num_rows: int | None = None
+    faulty_corrections: float = 0.0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table: a way to train, or to decode.
+
+    Attributes:
+        name: Its name.
+        text: What it is, in a phrase.
+        train: Settings of `mfpo train`; None for the model before preference training.
+        decoding: How answers are decoded.
+        decoding_options: Options of the decoding.
+        data: The rows it is trained on.
+        tune: Name of the arm whose learning rate it takes; its own when empty.
+        stage: Evaluate the checkpoint at the end of this stage (1, 2, ...); the finished model when None.
+        x: Where it stands on the horizontal axis of a figure.
+        group: Line of a figure that it belongs to.
+        world: Name of the world, when the experiment has several.
+    """
+
+    name: str
+    text: str = ""
+    train: Mapping[str, Any] | None = None
+    decoding: Decoding = "greedy"
+    decoding_options: Mapping[str, Any] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    tune: str = ""
+    stage: int | None = None
+    x: float | None = None
+    group: str = ""
+    world: str = "default"
+
+    @property
+    def tuned_as(self) -> str:
+        """The arm whose learning rate it takes."""
+        return self.tune or self.name
+
+    @property
+    def tunes_itself(self) -> bool:
+        """Whether its learning rate is to be chosen for it."""
+        return self.train is not None and not self.tune and "learning_rate" not in self.train
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something the paper says, in a form that can be checked.
+
+    Attributes:
+        text: The claim in words.
+        better: Arm that is said to be better.
+        than: Arms that it is said to be better than.
+        metrics: Metrics it is said to be better on; each has a direction.
+        source: Where the paper says it.
+    """
+
+    text: str
+    better: str
+    than: tuple[str, ...]
+    metrics: tuple[str, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The paper's numbers.
+
+    Attributes:
+        columns: Names of its metrics.
+        rows: Its numbers by arm, or by a name of its own for what has no arm here; None where it gives none.
+    """
+
+    columns: tuple[str, ...] = ()
+    rows: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is drawn.
+
+    Attributes:
+        kind: Sort of drawing.
+        metrics: What it shows, where that is not plain from the kind.
+        x: Name of the horizontal axis.
+    """
+
+    kind: FigureKind = "trade_off"
+    metrics: tuple[str, ...] = ()
+    x: str = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure as a file declares it.
+
+    Attributes:
+        name: Name of the file.
+        title: What it is, in a line.
+        arms: The rows of the table, all worlds together; the first one is what others are compared with.
+        metrics: For each measure, the metrics that are shown.
+        claims: What is checked.
+        paper: The paper's numbers.
+        figure: What is drawn.
+        worlds: Difficulty of each world; each arm is run in all of them.
+        sweep: Learning rates that every arm is trained with; empty for none.
+        criterion: Metric by which a sweep chooses.
+        split: Scenes that are scored.
+        notes: What a reader must know.
+    """
+
+    name: str
+    title: str
+    arms: tuple[Arm, ...]
+    metrics: Mapping[str, tuple[str, ...]]
+    claims: tuple[Claim, ...] = ()
+    paper: Paper = field(default_factory=Paper)
+    figure: Figure = field(default_factory=Figure)
+    worlds: Mapping[str, DifficultySettings] = field(
+        default_factory=lambda: {"default": DifficultySettings()}
+    )
+    sweep: tuple[float, ...] = ()
+    criterion: str = "F1"
+    split: Literal["validation", "test"] = "test"
+    notes: tuple[str, ...] = ()
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+def read_yaml(text: str, where: str) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Raises:
+        UserError: The text is no YAML, or no mapping.
+    """
+    try:
+        content = parse_yaml(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise UserError(f"not valid YAML: {getattr(error, 'problem', None) or error}", where=place) from None
+    if not isinstance(content, dict):
+        raise UserError("expected `key: value` lines", where=where)
+    return content
+
+
+def read_experiment(
+    text: str, name: str, where: str, tuned_arms: Callable[[], tuple[Arm, ...]]
+) -> Experiment:
+    """An experiment from its YAML text.
+
+    Args:
+        text: The file's content.
+        name: Name of the experiment.
+        where: Name of the file, for messages.
+        tuned_arms: Gives the arms that stand for ``arms: tuned``.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value does not fit.
+    """
+    return _Reader(where).experiment(read_yaml(text, where), name, tuned_arms)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns mappings into records; every complaint names the file and the key."""
+
+    where: str
+
+    def experiment(
+        self, content: dict[str, Any], name: str, tuned_arms: Callable[[], tuple[Arm, ...]]
+    ) -> Experiment:
+        values = self.keys(content, Experiment, "", without={"name"}, required={"title", "arms", "metrics"})
+        worlds = {
+            str(key): self.record(value, DifficultySettings, f"worlds.{key}")
+            for key, value in self.mapping(values.pop("worlds", {"default": {}}), "worlds").items()
+        }
+        arms = values.pop("arms")
+        plain = tuned_arms() if arms == TUNED else self.arms(arms)
+        crossed = tuple(
+            arm if len(worlds) == 1 else _arm_in_world(arm, world) for world in worlds for arm in plain
+        )
+        names = [arm.name for arm in plain]
+        claims = [self.claim(item, f"claims[{i}]", names) for i, item in enumerate(values.pop("claims", []))]
+        if len(worlds) > 1:
+            claims = [_in_world(claim, world) for world in worlds for claim in claims]
+        only = next(iter(worlds))
+        if len(worlds) == 1 and only != "default":
+            crossed = tuple(replace(arm, world=only) for arm in crossed)
+        return Experiment(
+            name=name,
+            arms=crossed,
+            metrics=self.metrics(values.pop("metrics")),
+            claims=tuple(claims),
+            paper=self.paper(values.pop("paper", {})),
+            figure=self.figure(values.pop("figure", {})),
+            worlds=worlds,
+            sweep=tuple(float(rate) for rate in values.pop("sweep", ())),
+            notes=tuple(values.pop("notes", ())),
+            **values,
+        )
+
+    def arms(self, content: Any) -> tuple[Arm, ...]:
+        if not isinstance(content, list) or not content:
+            self.refuse("arms", f"expected a list of arms, or the word {TUNED!r}")
+        arms = tuple(self.arm(item, f"arms[{i}]") for i, item in enumerate(content))
+        names = [arm.name for arm in arms]
+        for name in names:
+            if names.count(name) > 1:
+                self.refuse("arms", f"two arms are named {name!r}")
+        return arms
+
+    def arm(self, content: Any, key: str) -> Arm:
+        values = self.keys(content, Arm, key, without={"world"}, required={"name"})
+        train = values.get("train")
+        if train is not None:
+            known = [item.name for item in fields(TrainConfig) if item.name not in NOT_OURS]
+            self.names(self.mapping(train, f"{key}.train"), known, f"{key}.train")
+        elif values.get("stage") is not None:
+            self.refuse(f"{key}.stage", "there are no stages without `train`")
+        if values.get("decoding", "greedy") not in get_args(Decoding):
+            self.refuse(f"{key}.decoding", nearest(str(values["decoding"]), get_args(Decoding)))
+        if "data" in values:
+            values["data"] = self.record(values["data"], Data, f"{key}.data")
+            if values["data"].source not in get_args(Source):
+                self.refuse(f"{key}.data.source", nearest(str(values["data"].source), get_args(Source)))
+        return Arm(**values)
+
+    def claim(self, content: Any, key: str, arms: list[str]) -> Claim:
+        values = self.keys(content, Claim, key, required={"text", "better", "than", "metrics"})
+        for name in ("than", "metrics"):
+            given = values[name]
+            values[name] = tuple(given) if isinstance(given, list) else (given,)
+        for arm in (values["better"], *values["than"]):
+            if arm not in arms:
+                self.refuse(key, f"there is no arm {arm!r}; {nearest(str(arm), arms)}")
+        return Claim(**values)
+
+    def metrics(self, content: Any) -> dict[str, tuple[str, ...]]:
+        given = self.mapping(content, "metrics")
+        self.names(given, MEASURES, "metrics")
+        return {measure: tuple(names or ()) for measure, names in given.items()}
+
+    def paper(self, content: Any) -> Paper:
+        values = self.keys(content, Paper, "paper")
+        columns = tuple(values.get("columns", ()))
+        rows = {
+            str(name): tuple(row) for name, row in self.mapping(values.get("rows", {}), "paper.rows").items()
+        }
+        for name, row in rows.items():
+            if len(row) != len(columns):
+                self.refuse(f"paper.rows.{name}", f"{len(row)} numbers for {len(columns)} columns")
+        return Paper(columns, rows)
+
+    def figure(self, content: Any) -> Figure:
+        found = self.record(content, Figure, "figure")
+        if found.kind not in get_args(FigureKind):
+            self.refuse("figure.kind", nearest(str(found.kind), get_args(FigureKind)))
+        return replace(found, metrics=tuple(found.metrics))
+
+    def record(self, content: Any, kind: type[Any], key: str) -> Any:
+        """A record whose fields are plain values."""
+        return kind(**self.keys(content, kind, key))
+
+    def keys(
+        self,
+        content: Any,
+        kind: type[Any],
+        key: str,
+        *,
+        without: Set[str] = frozenset(),
+        required: Set[str] = frozenset(),
+    ) -> dict[str, Any]:
+        values = dict(self.mapping(content, key))
+        self.names(values, [item.name for item in fields(kind) if item.name not in without], key)
+        for name in sorted(required - values.keys()):
+            self.refuse(f"{key}.{name}".lstrip("."), "the key is missing")
+        return values
+
+    def names(self, values: Mapping[str, Any], known: Iterable[str], key: str) -> None:
+        for name in values:
+            if name not in known:
+                self.refuse(f"{key}.{name}".lstrip("."), f"unknown key; {nearest(str(name), known)}")
+
+    def mapping(self, content: Any, key: str) -> Mapping[str, Any]:
+        if content is None:
+            return {}
+        if not isinstance(content, Mapping):
+            self.refuse(key, f"expected a mapping, found {content!r}")
+        return content
+
+    def refuse(self, key: str, what: str) -> NoReturn:
+        raise UserError(what, where=f"{self.where}: {key}")
+
+
+def _arm_in_world(arm: Arm, world: str) -> Arm:
+    """The arm in one of several worlds; its learning rate stays that of the default world."""
+    return replace(arm, name=f"{arm.name}, {world}", world=world, tune=arm.tuned_as)
+
+
+def _in_world(claim: Claim, world: str) -> Claim:
+    return replace(
+        claim,
+        text=f"{claim.text} ({world})",
+        better=f"{claim.better}, {world}",
+        than=tuple(f"{name}, {world}" for name in claim.than),
+    )
+
+
+def load_text(path: Path) -> str:
+    """The text of a user's file.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the file cannot be read: {error}", where=str(path)) from None

@@ -1,0 +1,64 @@
+"""Where the results of steps are: a folder for each digest, shared by all experiments."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mfpo.data.cache import default_cache
+from mfpo.data.files import write_json
+from mfpo.experiments.steps import GivenModel, GivenRows, SceneLlava, Step
+
+STEP_FILE = "step.json"
+"""File beside a result that says what it depends on."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Folders of steps.
+
+    Attributes:
+        root: Folder of the store.
+        cache_dir: Where trained scene models are kept; the user's cache when None.
+        names: Folders of steps that have one of their own, by digest.
+    """
+
+    root: Path
+    cache_dir: str | None = None
+    names: Mapping[str, Path] = field(default_factory=dict)
+
+    def __call__(self, step: Step) -> Path:
+        """The folder of a step's result."""
+        if step.digest in self.names:
+            return self.names[step.digest]
+        if isinstance(step, GivenModel):
+            return Path(step.model_name_or_path)
+        if isinstance(step, GivenRows):
+            return Path(step.folder)
+        if isinstance(step, SceneLlava):
+            return Path(self.cache_dir or default_cache()) / f"scene-llava-{step.recipe.fingerprint()}"
+        return self.root / step.kind / step.digest
+
+    def done(self, step: Step) -> bool:
+        """Whether a step's result is there."""
+        return step.done(self(step))
+
+    def make(self, step: Step) -> None:
+        """Make a step's result, and say beside it what it depends on and how long it took."""
+        folder = self(step)
+        started, computed = time.perf_counter(), time.process_time()
+        step.make(folder, self)
+        if folder.is_relative_to(self.root):
+            record = {
+                "depends": step.depends() | {"needs": [needed.digest for needed in step.needs]},
+                "seconds": round(time.perf_counter() - started, 1),
+                "cpu_seconds": round(time.process_time() - computed, 1),
+            }
+            write_json(folder / STEP_FILE, json.loads(json.dumps(record, default=str)))
+
+    def log(self, step: Step) -> Path:
+        """File for what a step prints."""
+        return self.root / "logs" / f"{step.kind}-{step.digest}.txt"

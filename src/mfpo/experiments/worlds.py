@@ -1,0 +1,221 @@
+"""The two worlds of experiments: scenes, where everything is made here, and a real checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mfpo.errors import UserError
+from mfpo.evaluation.config import JudgeSettings
+from mfpo.evaluation.provenance import model_fingerprint
+from mfpo.experiments.budget import Budget
+from mfpo.experiments.measures import Measuring
+from mfpo.experiments.plan import base_settings
+from mfpo.experiments.schema import Arm, Data, Experiment
+from mfpo.experiments.steps import (
+    GivenModel,
+    GivenRows,
+    Measurement,
+    Model,
+    Rows,
+    SceneLlava,
+    SceneRows,
+    source_model,
+)
+from mfpo.experiments.tuned import Tuned
+from mfpo.records import Scope
+from mfpo.scenes.config import DifficultySettings
+from mfpo.training.config import TrainConfig
+
+PROBED: tuple[tuple[Scope, ...], tuple[int, ...]] = (("region", "black"), (500, 700, 900))
+NAMED: tuple[tuple[Scope, ...], tuple[int, ...]] = (
+    ("region", "global", "erase", "black"),
+    (300, 500, 600, 700, 800, 900, 999),
+)
+"""Distortions of the distortion probe and of the forced choice, and their noise steps."""
+
+
+@dataclass(frozen=True)
+class SceneWorld:
+    """Everything is made here: a LLaVA for each SFT seed, rows from its own mistakes, unseen scenes.
+
+    Attributes:
+        experiment: The experiment.
+        budget: How much data and work.
+        tuned: Learning rates.
+    """
+
+    experiment: Experiment
+    budget: Budget
+    tuned: Tuned
+
+    name = "scenes"
+
+    def difficulty(self, arm: Arm) -> DifficultySettings:
+        """The arm's world, without what only rows depend on."""
+        return replace(self.experiment.worlds[arm.world], faulty_corrections=0.0)
+
+    def model(self, arm: Arm, sft_seed: int) -> SceneLlava:
+        """The small LLaVA of the arm's world."""
+        return SceneLlava(self.difficulty(arm), sft_seed, self.budget.short)
+
+    def rows(self, arm: Arm, model: Model, sft_seed: int) -> Rows:
+        """The model's own mistakes, or captions made from templates."""
+        faulty = max(self.experiment.worlds[arm.world].faulty_corrections, arm.data.faulty_corrections)
+        return SceneRows(
+            difficulty=replace(self.difficulty(arm), faulty_corrections=faulty),
+            model=None if self.budget.short else source_model(arm.data.source, model),
+            seed=sft_seed,
+            num_rows=arm.data.num_rows or self.budget.num_rows,
+            noise_step=self.budget.noise_step,
+            noise_schedule=self.budget.noise_schedule,
+        )
+
+    def training(self, arm: Arm, rows: Rows, seed: int) -> TrainConfig:
+        """The budget's settings with the arm's over them."""
+        return TrainConfig(**base_settings(self.budget, self.tuned, arm), seed=seed)
+
+    def measurement(self, arm: Arm, measure: str, model: Model, rows: Rows | None) -> Measurement | None:
+        """On unseen scenes of the arm's world, or on rows about validation scenes."""
+        budget, split = self.budget, self.experiment.split
+        sizes = {
+            "scenes": budget.num_test if split == "test" else budget.num_validation,
+            "questions": budget.num_test if split == "test" else budget.num_validation,
+            "grounding": budget.num_edited,
+            "matched": budget.num_matched,
+            "naming": budget.num_edited,
+            "distortion": budget.num_probe,
+            "attention": budget.num_probe,
+            "rewards": None,
+        }
+        if measure not in sizes:
+            return None
+        probe = None
+        if measure in ("distortion", "attention"):
+            probe = probe_rows(self.difficulty(arm), budget)
+        scopes, steps = {"distortion": PROBED, "naming": NAMED}.get(measure, ((), ()))
+        plain = self.difficulty(arm) == DifficultySettings()
+        # Seeds of one world show the same scenes: any of its models tells which world it is.
+        world = None if plain or measure == "rewards" else self.model(arm, 0)
+        return Measurement(
+            model,
+            Measuring(
+                measure,
+                sizes[measure],
+                split,
+                decoding=arm.decoding,
+                decoding_options=arm.decoding_options,
+                samples=budget.samples if measure == "matched" else 0,
+                noise_scopes=scopes,
+                noise_steps=steps,
+            ),
+            stage=arm.stage,
+            rows=probe,
+            world=world,
+        )
+
+
+def probe_rows(difficulty: DifficultySettings, budget: Budget, seed: int = 0) -> SceneRows:
+    """Rows about validation scenes, from templates, for the probes of distortion and attention."""
+    return SceneRows(
+        difficulty=difficulty,
+        seed=seed,
+        num_rows=budget.num_probe,
+        split="validation",
+        swap_images=False,
+        noise_step=budget.noise_step,
+        noise_schedule=budget.noise_schedule,
+    )
+
+
+@dataclass(frozen=True)
+class RealWorld:
+    """A checkpoint, its preference rows and benchmarks on disk.
+
+    Attributes:
+        given: The checkpoint.
+        datasets: Dataset folders; the second one is that of arms whose rows come from templates.
+        settings: Settings of every training, under those of the arms.
+        benchmarks: Folder of each benchmark that can be asked.
+        judge: Who judges.
+        num_items: Images of a benchmark and rows of a probe; all when None.
+        batch_size: Sequences run at once in evaluation.
+    """
+
+    given: GivenModel
+    datasets: tuple[GivenRows, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    benchmarks: Mapping[str, str] = field(default_factory=dict)
+    judge: JudgeSettings | None = None
+    num_items: int | None = None
+    batch_size: int = 16
+
+    name = "llava"
+
+    def model(self, arm: Arm, sft_seed: int) -> Model:
+        """The checkpoint."""
+        return self.given
+
+    def rows(self, arm: Arm, model: Model, sft_seed: int) -> Rows | None:
+        """The first dataset; the second for another kind of rows, none if that was not given."""
+        if arm.data == Data():
+            return self.datasets[0]
+        if arm.data == Data(source="templates") and len(self.datasets) > 1:
+            return self.datasets[1]
+        return None
+
+    def training(self, arm: Arm, rows: Rows, seed: int) -> TrainConfig:
+        """The user's settings with the arm's over them."""
+        return TrainConfig(**{"stages": "none", **self.settings, **(arm.train or {})}, seed=seed)
+
+    def measurement(self, arm: Arm, measure: str, model: Model, rows: Rows | None) -> Measurement | None:
+        """A benchmark whose data are there, or a probe on the preference rows."""
+        scopes: tuple[Scope, ...] = ()
+        steps: tuple[int, ...] = ()
+        probe = None
+        if measure in ("distortion", "attention"):
+            scopes, steps = PROBED if measure == "distortion" else ((), ())
+            probe = self.datasets[0]
+        elif measure != "rewards" and measure not in self.benchmarks:
+            return None
+        return Measurement(
+            model,
+            Measuring(
+                measure,
+                self.num_items,
+                decoding=arm.decoding,
+                decoding_options=arm.decoding_options,
+                noise_scopes=scopes,
+                noise_steps=steps,
+                batch_size=self.batch_size,
+                data_dir=self.benchmarks.get(measure),
+                judge=self.judge if measure in self.benchmarks else None,
+                resume=True,
+            ),
+            stage=arm.stage,
+            rows=probe,
+        )
+
+
+def given_model(name: str) -> GivenModel:
+    """A checkpoint by its folder or name."""
+    return GivenModel(name, model_fingerprint(name))
+
+
+def given_rows(folder: str) -> GivenRows:
+    """A dataset by its folder.
+
+    Raises:
+        UserError: It is no dataset folder.
+    """
+    manifest = Path(folder) / "manifest.json"
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(
+            "no dataset folder", where=f"--dataset {folder}", fix="`mfpo build` writes one"
+        ) from None
+    return GivenRows(folder, json.dumps(content, sort_keys=True))

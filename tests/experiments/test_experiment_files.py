@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mfpo.errors import UserError
+from mfpo.evaluation.benchmarks.scenes import ScenesBenchmark
+from mfpo.evaluation.grounding import GROUNDING_METRICS
+from mfpo.experiments.catalog import find, names, packaged, tuned_arms
+from mfpo.experiments.derived import derived_metric
+from mfpo.experiments.measures import REWARD_METRICS
+from mfpo.experiments.plan import expand_sweep
+from mfpo.experiments.scene_measures import QUESTION_METRICS
+from mfpo.experiments.schema import Experiment, read_experiment
+from mfpo.experiments.tuned import load_tuned
+from mfpo.training.config import TrainConfig
+from mfpo.training.loss import make_loss
+
+SHORT = """
+title: a short one
+arms:
+  - {name: sft}
+  - {name: mfpo, train: {objective: mfpo, stages: easy_to_hard}}
+metrics: {scenes: [CHAIR_i]}
+"""
+KNOWN = {
+    "scenes": ScenesBenchmark.metrics,
+    "questions": QUESTION_METRICS,
+    "grounding": GROUNDING_METRICS,
+    "rewards": REWARD_METRICS,
+}
+
+
+def read(text: str) -> Experiment:
+    return read_experiment(text, "mine", "mine.yaml", lambda: ())
+
+
+def test_all_tables_and_figures_of_the_paper_are_there() -> None:
+    tables = {f"table{number}" for number in range(1, 10)}
+    figures = {f"figure{number}" for number in (1, 2, 5, 6, 7, 8)}
+    assert tables | figures | {"learning_rates", "noise_step", "balance"} <= set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_file_means_trainings_that_can_be_run(name: str) -> None:
+    for arm in packaged(name).arms:
+        if arm.train is not None:
+            config = TrainConfig(**{"stages": "none", **arm.train})
+            make_loss(config)
+            assert config.stages in ("none", "easy_to_hard", "hard_to_easy", "random")
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_file_names_metrics_and_arms_that_exist(name: str) -> None:
+    experiment = packaged(name)
+    wanted = {
+        metric
+        for measure, metrics in experiment.metrics.items()
+        if measure in KNOWN
+        for metric in metrics
+        if metric not in KNOWN[measure] and derived_metric(measure, metric) is None
+    }
+    assert not wanted
+    shown = {metric for metrics in experiment.metrics.values() for metric in metrics}
+    assert set(experiment.figure.metrics) <= shown
+    for claim in experiment.claims:
+        assert set(claim.metrics) <= shown, claim.text
+
+
+def test_table_4_expands_to_its_arms() -> None:
+    arms = {arm.name: arm.train for arm in packaged("table4").arms}
+    assert list(arms) == ["sft", "dpo", "dpo+margin", "image+margin", "no-margin", "mfpo"]
+    assert arms["sft"] is None
+    assert arms["image+margin"] == {"objective": "mfpo", "stages": "easy_to_hard", "text_weight": 0}
+
+
+def test_arms_are_run_in_every_world_with_claims_within_each() -> None:
+    experiment = read(
+        SHORT + "worlds: {plain: {}, weak: {co_occurrence: 0.5}}\n"
+        "claims: [{text: it helps, better: mfpo, than: sft, metrics: [CHAIR_i]}]\n"
+    )
+    assert [arm.name for arm in experiment.arms] == ["sft, plain", "mfpo, plain", "sft, weak", "mfpo, weak"]
+    assert [(one.better, one.than) for one in experiment.claims] == [
+        ("mfpo, plain", ("sft, plain",)),
+        ("mfpo, weak", ("sft, weak",)),
+    ]
+    assert experiment.arms[3].tuned_as == "mfpo"
+    assert experiment.worlds["weak"].co_occurrence == 0.5
+
+
+def test_a_sweep_trains_every_tuned_arm_at_every_rate() -> None:
+    sweep = expand_sweep(packaged("learning_rates"))
+    rates = packaged("learning_rates").sweep
+    assert len(sweep.arms) == 1 + len(tuned_arms()) * len(rates)
+    assert sweep.arm("mfpo@1e-05").train == {
+        "objective": "mfpo",
+        "stages": "easy_to_hard",
+        "learning_rate": 1e-5,
+    }
+    assert {"dpo", "mdpo", "mfpo", "no-margin"} <= {arm.name for arm in tuned_arms()}
+
+
+def test_ablations_take_the_learning_rate_of_what_they_vary() -> None:
+    tuned = load_tuned()
+    table6 = packaged("table6")
+    assert tuned.rate(table6.arm("5:1:1")) == tuned.rate(table6.arm("mfpo")) == 1e-5
+    assert tuned.untuned(packaged("table4").arms) == ["image+margin", "no-margin"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("title:", "titel:"), r"mine.yaml: titel: unknown key; did you mean 'title'"),
+        (("stages:", "stage_order:"), r"arms\[1\].train.stage_order: unknown key; did you mean"),
+        (("scenes:", "scene:"), r"metrics.scene: unknown key; did you mean 'scenes'"),
+        (("name: sft", "name: mfpo"), "two arms are named 'mfpo'"),
+        (("{name: sft}", "{text: x}"), r"arms\[0\].name: the key is missing"),
+        (("{name: sft}", "{name: sft, stage: 1}"), "no stages without"),
+        (("{name: sft}", "{name: sft, decoding: vdc}"), "did you mean 'vcd'"),
+        (("objective: mfpo,", "output_dir: x,"), "train.output_dir: unknown key"),
+        (
+            ("title: a short one", "title: a\ntitle: b"),
+            r"mine.yaml:3: not valid YAML: 'title' is given twice",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_file_key_and_cure(change: tuple[str, str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read(SHORT.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("claims: [{text: t, better: mfpi, than: sft, metrics: [F1]}]", "no arm 'mfpi'; did you mean 'mfpo'"),
+        ("paper: {columns: [a, b], rows: {sft: [1]}}", "paper.rows.sft: 1 numbers for 2 columns"),
+        ("figure: {kind: bar}", "did you mean 'bars'"),
+        ("worlds: {odd: {co_occurence: 1}}", "worlds.odd.co_occurence: unknown key; did you mean"),
+        ("worlds: {odd: {co_occurrence: 9}}", "must be from 0 to 1.5"),
+    ],
+)
+def test_mistakes_in_what_may_be_left_out(more: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read(SHORT + more)
+
+
+def test_a_users_own_file_is_found_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(SHORT)
+    assert find(str(tmp_path / "mine.yaml")).name == "mine"
+    with pytest.raises(UserError, match="did you mean 'table1'"):
+        find("tabel1")
+    with pytest.raises(UserError, match="cannot be read"):
+        find(str(tmp_path / "other.yaml"))

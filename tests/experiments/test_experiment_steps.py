@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mfpo.experiments.budget import Budget
+from mfpo.experiments.catalog import packaged
+from mfpo.experiments.plan import Plan, make_plan
+from mfpo.experiments.steps import GivenModel, GivenRows, Measurement, SceneLlava, SceneRows, Training
+from mfpo.experiments.store import Store
+from mfpo.experiments.tuned import Tuned
+from mfpo.experiments.worlds import RealWorld, SceneWorld
+from mfpo.scenes.config import DifficultySettings
+from mfpo.training.config import TrainConfig
+
+TUNED = Tuned({"mfpo": 1e-5}, 1e-5)
+
+
+def plan(name: str, sft_seeds: int = 1, seeds: int = 1, budget: Budget | None = None) -> Plan:
+    world = SceneWorld(packaged(name), budget or Budget(), TUNED)
+    return make_plan(packaged(name), world, sft_seeds, seeds)
+
+
+def training(name: str = "mfpo", experiment: str = "table1", **changes: object) -> Training:
+    found = plan(experiment).trainings[name][(0, 0)]
+    return replace(found, config=replace(found.config, **changes)) if changes else found
+
+
+def test_one_training_serves_all_tables() -> None:
+    digests = {training(experiment=name).digest for name in ("table1", "table4", "table8", "figure7")}
+    assert len(digests) == 1
+    scenes = {plan(name).measured[("mfpo", "scenes")][(0, 0)].digest for name in ("table1", "table5")}
+    assert len(scenes) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"learning_rate": 3e-5}, {"seed": 1}, {"stages": "none"}, {"image_weight": 2.0}, {"noise_step": 500}],
+)
+def test_every_setting_makes_another_training(change: dict[str, object]) -> None:
+    assert training(**change).digest != training().digest
+
+
+@pytest.mark.parametrize(
+    "change", [{"output_dir": "x"}, {"dataset": "y"}, {"model_name_or_path": "z"}, {"report_to": "wandb"}]
+)
+def test_where_things_are_does_not_matter(change: dict[str, object]) -> None:
+    assert training(**change).digest == training().digest
+
+
+def test_rows_and_models_belong_to_a_training() -> None:
+    one = training()
+    assert isinstance(one.rows, SceneRows)
+    others = [
+        replace(one, rows=replace(one.rows, num_rows=600)),
+        replace(one, rows=replace(one.rows, difficulty=DifficultySettings(faulty_corrections=0.1))),
+        replace(one, model=SceneLlava(seed=1)),
+        replace(one, model=SceneLlava(DifficultySettings(co_occurrence=0.5))),
+        replace(one, ranking=None),
+    ]
+    assert len({step.digest for step in (one, *others)}) == 6
+
+
+def test_changed_code_makes_everything_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = training().digest
+    monkeypatch.setattr("mfpo.experiments.steps.code_digest", lambda parts: f"changed {parts}")
+    assert training().digest != before
+
+
+def test_a_grid_has_models_and_rows_of_its_own_for_each_sft_seed() -> None:
+    found = plan("table4", sft_seeds=3, seeds=2)
+    cells = found.trainings["mfpo"]
+    assert list(cells) == [(s, t) for s in range(3) for t in range(2)]
+    assert len({step.digest for step in cells.values()}) == 6
+    assert len({step.model.digest for step in cells.values()}) == 3
+    assert len({step.rows.digest for step in cells.values()}) == 3
+    assert cells[(1, 0)].rows.needs == (cells[(1, 0)].model,)
+    assert list(found.measured[("sft", "scenes")]) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_arms_of_one_noise_share_a_reference_pass() -> None:
+    rankings = {}
+    for name, cells in plan("table8").trainings.items():
+        assert cells[(0, 0)].ranking is not None
+        rankings[name] = cells[(0, 0)].ranking.digest
+    assert rankings["mfpo"] == rankings["dpo+margin"]
+    assert len(set(rankings.values())) == len(rankings) - 1
+    semantic = plan("table7").trainings["semantic"][(0, 0)].ranking
+    assert semantic is not None and semantic.semantic and training().ranking in semantic.needs
+
+
+def test_decoding_is_measured_on_the_model_before_training() -> None:
+    found = plan("table1")
+    assert ("vcd", "grounding") not in found.measured and "vcd" not in found.trainings
+    step = found.measured[("vcd", "scenes")][(0, 0)]
+    assert step.model == found.measured[("sft", "scenes")][(0, 0)].model
+    assert step.digest != found.measured[("sft", "scenes")][(0, 0)].digest
+
+
+def test_stages_are_measured_on_one_training() -> None:
+    found = plan("figure5")
+    digests = {found.trainings[name][(0, 0)].digest for name in ("after easy", "after medium", "mfpo")}
+    assert digests == {training().digest}
+    measured = {found.measured[(name, "scenes")][(0, 0)].digest for name in ("after easy", "mfpo")}
+    assert len(measured) == 2
+
+
+def test_another_world_is_measured_on_its_own_scenes() -> None:
+    found = plan("conditions")
+    default, weak = (found.measured[(f"mfpo, {w}", "scenes")][(0, 0)] for w in ("default", "weak ties"))
+    assert default.world is None
+    assert isinstance(weak.world, SceneLlava) and weak.world.difficulty.co_occurrence == 0.5
+    faulty = found.trainings["mfpo, 30% faulty"][(0, 0)]
+    assert faulty.model.digest == found.trainings["mfpo, default"][(0, 0)].model.digest
+    assert faulty.rows.digest != found.trainings["mfpo, default"][(0, 0)].rows.digest
+
+
+def test_a_real_checkpoint_takes_the_same_files(tmp_path: Path) -> None:
+    world = RealWorld(
+        GivenModel("some/model", "abc"),
+        (GivenRows(str(tmp_path), "rows"),),
+        settings={"use_lora": True, "learning_rate": 2e-5},
+        benchmarks={"amber": "/data/amber"},
+    )
+    found = make_plan(packaged("table9"), world, 1, 1)
+    assert {arm.name for arm in found.experiment.arms} == {"sft", "mdpo", "mfpo"}
+    assert len(found.notes) == 2 and [claim.better for claim in found.experiment.claims] == ["mfpo"]
+    config = found.trainings["mfpo"][(0, 0)].config
+    assert (config.use_lora, config.learning_rate, config.stages) == (True, 2e-5, "easy_to_hard")
+    assert not any(measure == "scenes" for _, measure in found.measured)
+    step = make_plan(packaged("table1"), world, 1, 1).measured[("mfpo", "amber")][(0, 0)]
+    assert isinstance(step, Measurement)
+    assert step.measuring.data_dir == "/data/amber" and step.measuring.resume
+
+
+def test_folders_of_the_store(tmp_path: Path) -> None:
+    store, step = Store(tmp_path, str(tmp_path / "cache")), training()
+    assert store(step) == tmp_path / "trainings" / step.digest
+    assert store(step.model).parent == tmp_path / "cache"
+    assert not store.done(step)
+    assert store(GivenModel("some/model", "x")) == Path("some/model")
+
+
+def test_settings_of_a_training_are_those_of_the_budget() -> None:
+    config: TrainConfig = training().config
+    assert (config.num_train_epochs, config.per_device_train_batch_size) == (2, 16)
+    assert (config.learning_rate, config.gradient_accumulation_steps) == (1e-5, 1)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from slow_steps import Note
+
+from mfpo.experiments.scheduler import run_steps
+from mfpo.experiments.store import Store
+
+PARENT = """
+import sys
+from pathlib import Path
+from slow_steps import Note
+from mfpo.experiments.scheduler import run_steps
+from mfpo.experiments.store import Store
+if __name__ == "__main__":
+    run_steps([Note("one", seconds=600), Note("two", seconds=600)], Store(Path(sys.argv[1])), num_workers=2)
+"""
+
+
+def order(folder: Path) -> list[str]:
+    path = folder / "notes" / "order.txt"
+    return [line.split()[0] for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def test_steps_wait_for_what_they_need_and_are_made_once(tmp_path: Path) -> None:
+    first = Note("first")
+    middle = [Note("left", (first,)), Note("right", (first,))]
+    last = Note("last", tuple(middle))
+    store = Store(tmp_path)
+    assert run_steps([last, *middle], store, num_workers=2) == {}
+    made = order(tmp_path)
+    assert made[0] == "first" and made[-1] == "last" and sorted(made[1:3]) == ["left", "right"]
+    assert run_steps([last], store) == {} and len(order(tmp_path)) == 4
+    assert "said by first" in store.log(first).read_text()
+
+
+def test_the_longest_chain_starts_first(tmp_path: Path) -> None:
+    short, start = Note("short", seconds=0.2), Note("start")
+    run_steps([short, Note("long", (start,), seconds=1.0)], Store(tmp_path), num_workers=1)
+    assert order(tmp_path) == ["start", "long", "short"]
+
+
+def test_a_failure_takes_down_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
+    bad = Note("bad", fails=True)
+    failures = run_steps([Note("good"), Note("after", (bad,))], Store(tmp_path), num_workers=1)
+    assert sorted(order(tmp_path)) == ["bad", "good"]
+    assert any("bad: ValueError: as it was told" in reason for reason in failures.values())
+    assert any(reason.startswith("after: needs bad") for reason in failures.values())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")
+def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait(lambda: len(order(tmp_path)) == 2)
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert len(children) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
+    _wait(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+
+
+def _wait(condition: object, seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
