@@ -46,13 +46,7 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
     from mfpo.evaluation.engines import Sampling, load_engine
 
     _check(config)
-    settings = BenchmarkSettings(
-        data_dir=config.data_dir,
-        split=config.split,
-        num_samples=config.num_samples,
-        variant=config.variant,
-    )
-    benchmark = load_benchmark(config.benchmark, settings)
+    benchmark = load_benchmark(config.benchmark, BenchmarkSettings.of(config))
     items = benchmark.load()
     limit = config.max_new_tokens or benchmark.max_new_tokens
     provenance = provenance_of(config, limit, benchmark.variant)

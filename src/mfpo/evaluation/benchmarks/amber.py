@@ -22,7 +22,7 @@ writes them. Questions without an answer are left out and counted, as there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -207,9 +207,9 @@ class AmberBenchmark(Benchmark):
             raise UserError(f"no answer to a {self.variant} question", where=str(path))
         return items
 
-    def num_questions(self) -> int:
-        """Questions of the variant."""
-        return len(self.load())
+    def unanswered(self, known: Set[str]) -> int:
+        """Of the questions of the variant."""
+        return sum(item.id not in known for item in self.load())
 
     def records(
         self,

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import Row, read_rows, unique
+from mfpo.evaluation.answers import read_skips
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
-from mfpo.evaluation.benchmarks.coco_items import coco_items
+from mfpo.evaluation.benchmarks.coco_items import answers_about, coco_items
 from mfpo.evaluation.benchmarks.images import list_pictures, open_picture
 from mfpo.evaluation.benchmarks.official_data import sha256_of
 from mfpo.evaluation.mentions.coco import (
@@ -121,10 +122,16 @@ class ChairBenchmark(Benchmark):
     def select(self, predictions: Sequence[Prediction], path: str | Path) -> list[Item]:
         """The captions of the file, in its order.
 
+        The first images of ``num_samples`` are those with the smallest numbers, skipped ones included:
+        answers are written as they come, so the order of a file means nothing.
+
         Raises:
             UserError: An image is none of COCO 2014's.
         """
-        return coco_items(predictions[: self.settings.num_samples], self.truth, path)
+        if self.settings.num_samples is not None:
+            numbers = sorted({*(p.id for p in predictions), *read_skips(path)}, key=int)
+            predictions = answers_about(set(numbers[: self.settings.num_samples]), predictions, path)
+        return coco_items(predictions, self.truth, path)
 
     def records(
         self,

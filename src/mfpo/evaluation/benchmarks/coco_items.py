@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from mfpo.errors import UserError
 from mfpo.evaluation.benchmarks.base import Item
 from mfpo.evaluation.mentions.coco import GroundTruth
 from mfpo.records import Prediction
+
+
+def answers_about(images: Set[str], predictions: Sequence[Prediction], path: str | Path) -> list[Prediction]:
+    """The answers about some images.
+
+    Args:
+        images: Ids of the images that ``--num_samples`` leaves.
+        predictions: All answers of a file.
+        path: The file, for messages.
+
+    Raises:
+        UserError: There is none.
+    """
+    kept = [prediction for prediction in predictions if prediction.id in images]
+    if not kept:
+        raise UserError(
+            f"none of the first {len(images)} images has an answer",
+            where=str(path),
+            fix="leave out --num_samples, or give a larger number",
+        )
+    return kept
 
 
 def coco_items(

@@ -54,12 +54,11 @@ def log_format(path: str | Path) -> LogFormat | None:
         return "vlmevalkit"
     if path.suffix.lower() != ".jsonl":
         return None
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = next((line for line in file if line.strip()), "")
     try:
-        record = json.loads(first)
-    except ValueError:
-        return None
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            record = json.loads(next((line for line in file if line.strip()), ""))
+    except (OSError, ValueError, RecursionError):
+        return None  # whoever reads the file says what is wrong with it
     known = isinstance(record, dict) and "doc_id" in record
     return "lmms-eval" if known and ("filtered_resps" in record or "resps" in record) else None
 
