@@ -184,12 +184,14 @@ def remarks(result: ScoreResult) -> list[str]:
     settings = result.settings
     lines = []
     counts = settings.get("answers", {})
-    if any(counts.get(name) for name in ("unanswered", "left_out", "skipped")):
-        lines.append(
-            f"{counts['scored']} answers scored; {counts['unanswered']} questions have no answer, "
-            f"{counts['skipped']} have a picture that cannot be used, "
-            f"{counts['left_out']} answers are to other questions"
-        )
+    told = {
+        "unanswered": "questions have no answer",
+        "skipped": "have a picture that cannot be used",
+        "left_out": "answers are to other questions",
+    }
+    missing = [f"{counts[name]} {what}" for name, what in told.items() if counts.get(name)]
+    if missing:
+        lines.append(f"{counts['scored']} answers scored; {', '.join(missing)}")
     if settings.get("judged_by") != settings.get("official_judge"):
         lines.append(
             f"judged by {settings['judged_by']}; the official script asks {settings['official_judge']}, "

@@ -31,7 +31,7 @@ from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import Row, read_rows, unique
 from mfpo.evaluation.answers import read_skips
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
-from mfpo.evaluation.benchmarks.coco_items import answers_about, coco_items
+from mfpo.evaluation.benchmarks.coco_items import coco_items
 from mfpo.evaluation.benchmarks.images import list_pictures, open_picture
 from mfpo.evaluation.benchmarks.official_data import sha256_of
 from mfpo.evaluation.mentions.coco import (
@@ -111,9 +111,9 @@ class ChairBenchmark(Benchmark):
         return [
             Prediction(
                 key,
-                str(row.record.get("question", "")),
+                row.optional("question"),
                 row.text("caption", "answer", "text", "response"),
-                str(row.record.get("image", "")),
+                row.optional("image"),
                 "describe",
             )
             for key, row in zip(ids, rows, strict=True)
@@ -128,10 +128,8 @@ class ChairBenchmark(Benchmark):
         Raises:
             UserError: An image is none of COCO 2014's.
         """
-        if self.settings.num_samples is not None:
-            numbers = sorted({*(p.id for p in predictions), *read_skips(path)}, key=int)
-            predictions = answers_about(set(numbers[: self.settings.num_samples]), predictions, path)
-        return coco_items(predictions, self.truth, path)
+        numbers = sorted({*(p.id for p in predictions), *read_skips(path)}, key=int)
+        return coco_items(predictions, self.truth, path, set(numbers[: self.settings.num_samples]))
 
     def records(
         self,

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import Row, read_rows, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item, Judge, JudgeRequest
-from mfpo.evaluation.benchmarks.coco_items import answers_about, coco_items
+from mfpo.evaluation.benchmarks.coco_items import coco_items
 from mfpo.evaluation.benchmarks.images import open_picture
 from mfpo.evaluation.benchmarks.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.benchmarks.prompts import read_prompt
@@ -132,7 +132,7 @@ class ObjhalBenchmark(Benchmark):
         return [
             Prediction(
                 key,
-                str(row.first("prompt", "question") or ""),
+                row.optional("prompt", "question"),
                 row.text("text", "answer").replace("Assistant:", "").strip(),
                 "",
                 "describe",
@@ -149,9 +149,10 @@ class ObjhalBenchmark(Benchmark):
         Raises:
             UserError: An image is none of COCO 2014's, or none of the first official ones has an answer.
         """
-        if self.settings.num_samples is not None:
-            predictions = answers_about({item.id for item in self.load()}, predictions, path)
-        return coco_items(predictions, self.truth, path)
+        limited = self.settings.num_samples is not None
+        return coco_items(
+            predictions, self.truth, path, {item.id for item in self.load()} if limited else None
+        )
 
     def unanswered(self, known: Set[str]) -> int:
         """Of the 300 of the official set, or of its first."""
