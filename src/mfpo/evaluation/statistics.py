@@ -22,7 +22,7 @@ POWER_FACTOR = 1.959964 + 0.841621
 """z of 0.975 plus z of 0.8: a two-sided test at the 5% level finds so many standard errors 4 times in 5."""
 
 _CHUNK = 250_000
-"""Numbers drawn at once: 2 MB, which a processor's cache holds; larger chunks take up to three times as long."""
+"""Numbers drawn at once: 2 MB, which a cache holds; larger chunks take up to three times as long."""
 
 
 @dataclass(frozen=True, slots=True)
