@@ -225,8 +225,8 @@ class ProbeConfig(ModelSettings):
     noise_steps: tuple[int, ...] = (300, 500, 700, 900)
     """Diffusion steps to try, for those distortions that add noise."""
 
-    noise_schedule: Schedule = "vcd"
-    """Diffusion schedule that turns a step into a noise level."""
+    noise_schedules: tuple[Schedule, ...] = ("vcd",)
+    """Diffusion schedules to try: `vcd`, `ddpm-linear`. The same step is a very different noise in each."""
 
     split: str = "test"
     """Part of the scene world that `grounding` uses: `validation` or `test`."""
