@@ -1,4 +1,4 @@
-"""The formulas of VCD and OPERA on numbers that a person can follow; the other files follow whole searches."""
+"""The formulas of VCD and OPERA on numbers that one can follow; whole searches are in the other files."""
 
 from __future__ import annotations
 

@@ -32,11 +32,11 @@ from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import read_rows, read_text, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
 from mfpo.evaluation.benchmarks.images import open_picture
-from mfpo.evaluation.benchmarks.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.mentions.amber_nouns import Annotation, Vocabulary, count_nouns
 from mfpo.evaluation.mentions.similarity import EXACT, OFFICIAL_VECTORS, Similarity, load_similarity
 from mfpo.evaluation.mentions.words import load_words, token_spans, tools
 from mfpo.evaluation.mentions.yes_no import yes_or_no
+from mfpo.evaluation.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 

@@ -33,7 +33,6 @@ from mfpo.evaluation.answers import read_skips
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
 from mfpo.evaluation.benchmarks.coco_items import coco_items
 from mfpo.evaluation.benchmarks.images import list_pictures, open_picture
-from mfpo.evaluation.benchmarks.official_data import sha256_of
 from mfpo.evaluation.mentions.coco import (
     CHAIR_DOUBLES,
     OBJECT_METRICS,
@@ -48,6 +47,7 @@ from mfpo.evaluation.mentions.coco import (
 )
 from mfpo.evaluation.mentions.objhal_rules import objhal_rules
 from mfpo.evaluation.mentions.words import Tagged, WordNetPos, load_words, token_spans, tools
+from mfpo.evaluation.official_data import sha256_of
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 

@@ -33,7 +33,6 @@ from mfpo.evaluation.answer_files import Row, read_rows, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item, Judge, JudgeRequest
 from mfpo.evaluation.benchmarks.coco_items import coco_items
 from mfpo.evaluation.benchmarks.images import open_picture
-from mfpo.evaluation.benchmarks.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.benchmarks.prompts import read_prompt
 from mfpo.evaluation.mentions.coco import (
     OBJECT_METRICS,
@@ -48,6 +47,7 @@ from mfpo.evaluation.mentions.coco import (
 )
 from mfpo.evaluation.mentions.objhal_rules import SYNONYMS, objhal_rules
 from mfpo.evaluation.mentions.words import Tagged, load_words, token_spans, tools
+from mfpo.evaluation.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 

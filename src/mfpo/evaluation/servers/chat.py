@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES = 4 << 20
 """A reply of more bytes is a fault; the longest answers of today's models have a tenth of it."""
 
+FAILURES_IN_VAIN = 10
+"""Requests that fail without any success after which whoever sends them is to stop."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _LONGEST_RETRY_AFTER = 600.0
 _TRIES_UNREACHED = 3
