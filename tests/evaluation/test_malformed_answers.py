@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,26 @@ def test_mutants_are_scored_or_told(small: SmallBenchmark) -> None:
     complaints = [found for found in outcomes if isinstance(found, UserError)]
     assert all(complaint.where for complaint in complaints)
     assert MUTANTS // 20 < len(complaints) < MUTANTS
+
+
+@pytest.mark.parametrize("name", ["llava-bench", "mmhal", "objhal"])
+def test_mutants_of_saved_replies(
+    tmp_path: Path, no_nltk_data: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = SMALL[name](tmp_path)
+    rows = [{"image_id": row["image_id"], "reply": '["cat"]'} for row in small.rows if name == "objhal"]
+    if rows:
+        replies, small = tmp_path / "replies.jsonl", replace(small, settings={"judgements": "replies.jsonl"})
+    else:
+        replies = Path(small.settings["judgements"])
+        rows = [json.loads(line) for line in replies.read_text().splitlines()]
+    chance = random.Random(name)
+    complaints = 0
+    for _ in range(MUTANTS):
+        replies.write_bytes(mutant(rows, chance))
+        complaints += isinstance(outcome(small, lines(small.rows)), UserError)
+    assert MUTANTS // 20 < complaints < MUTANTS
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "log.tsv"])
