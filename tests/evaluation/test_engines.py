@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from mfpo.evaluation.config import GenerateConfig
 from mfpo.evaluation.engines.server import data_uri
 from mfpo.evaluation.provenance import model_fingerprint, provenance_path
 from mfpo.evaluation.servers import chat
+from mfpo.models import generation
 
 SECRET = "sk-very-secret-0123456789"
 
@@ -74,6 +76,36 @@ def remote(backend: ChatBackend, tmp_path: Path) -> GenerateConfig:
 
 def answers_of(config: GenerateConfig) -> dict[str, str]:
     return {answer.id: answer.answer for answer in read_answers(config.output_file)}
+
+
+def test_progress_counts_what_is_left_and_tells_the_time_left(
+    local: GenerateConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_generate(replace(local, num_samples=7))
+    shown = capfd.readouterr().err
+    assert "answering toy" in shown and "7/7" in shown
+    # [time passed<time left, speed]
+    assert re.search(r"7/7 \[\d\d:\d\d<\d\d:\d\d, .*answer", shown)
+    run_generate(local)
+    assert "5/5" in capfd.readouterr().err
+
+
+def test_batches_are_of_like_length_and_padded_at_the_left(local: GenerateConfig, monkeypatch) -> None:
+    masks, plain_decoding = [], generation.plain_decoding
+
+    def keep(vlm, batch, before=()):
+        masks.append(batch.inputs["attention_mask"].numpy())
+        return plain_decoding(vlm, batch, before)
+
+    monkeypatch.setattr(generation, "plain_decoding", keep)
+    run_generate(local)
+    assert [len(mask) for mask in masks] == [5, 5, 2]
+    lengths = [mask.sum(1) for mask in masks]
+    assert any(len(set(row)) > 1 for row in lengths)
+    # Each ends at its last token; the longest come first, and no batch is wider than its longest question.
+    assert all((np.diff(mask, axis=1) >= 0).all() and mask[:, -1].all() for mask in masks)
+    assert [mask.shape[1] for mask in masks] == [row.max() for row in lengths]
+    assert (np.diff(np.concatenate(lengths)) <= 0).all()
 
 
 @pytest.mark.parametrize("broken", [{"03", "07"}, {f"{n:02d}" for n in range(12)}])

@@ -90,6 +90,10 @@ def plain_logp(vlm: VLM, pixels: torch.Tensor, answer: str) -> float:
 def test_distortions() -> None:
     names = [condition.name for condition in CONDITIONS]
     assert names == ["region@500", "region@900", "global@500", "global@900", "black"]
+    both = distortions(["region", "black"], [500, 900], ["vcd", "ddpm-linear"])
+    assert [condition.name for condition in both] == [
+        "region@500", "region@900", "region/ddpm-linear@500", "region/ddpm-linear@900", "black",
+    ]  # fmt: skip
     assert Distortion().name == "clean"
 
 
@@ -97,14 +101,22 @@ def test_distortions() -> None:
 def test_distortion_scores_equal_a_plain_forward_pass(
     vlm: VLM, pairs: list[PreferencePair], batch_size: int
 ) -> None:
-    result = distortion(vlm, pairs, CONDITIONS, batch_size=batch_size, progress=False)
+    conditions = [*CONDITIONS, Distortion("region", 500, "ddpm-linear")]
+    result = distortion(vlm, pairs, conditions, batch_size=batch_size, progress=False)
+    assert result.settings["schedules"] == ["ddpm-linear", "vcd"]
     for pair, record in zip(pairs, result.items, strict=True):
+        assert record["region/ddpm-linear@500 gap"] != record["region@500 gap"]
         image = Image.open(pair.images[0].path)
-        for condition in (Distortion(), *CONDITIONS):
+        for condition in (Distortion(), *conditions):
             if condition.scope is None:
                 inputs = vlm.image_processor(images=[image], return_tensors="pt")
             else:
-                noise = Noise(scope=condition.scope, step=condition.step or 500, seed=pair.noise.seed)
+                noise = Noise(
+                    scope=condition.scope,
+                    schedule=condition.schedule,
+                    step=condition.step or 500,
+                    seed=pair.noise.seed,
+                )
                 inputs = rejected_inputs(vlm.image_processor, image, pair.regions, noise).inputs
             for answer in ("chosen", "rejected"):
                 text = getattr(pair, answer)[0]["content"][0]["text"]
@@ -221,6 +233,7 @@ def test_run_writes_a_score_file(
             dataset=str(tmp_path / "data"),
             noise_scopes=("region",),
             noise_steps=(500,),
+            noise_schedules=("vcd", "ddpm-linear"),
             num_samples=2,
         )
     )
@@ -229,7 +242,10 @@ def test_run_writes_a_score_file(
         name: ScoreResult.load(tmp_path / "run" / "scores" / f"{name}.json")
         for name in ("distortion", "grounding")
     }
-    assert list(found["distortion"].metrics) == ["clean", "region@500", "drop region@500"]
+    other = "region/ddpm-linear@500"
+    assert list(found["distortion"].metrics) == [
+        "clean", "region@500", other, "drop region@500", f"drop {other}",
+    ]  # fmt: skip
     assert [len(result.items) for result in found.values()] == [2, 2]
     assert "swap_accuracy" in capsys.readouterr().out
     with pytest.raises(UserError, match="--dataset"):

@@ -98,18 +98,20 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"the file cannot be read: {error.strerror}", where=str(path)) from None
     records = []
+    fix = "one JSON object a line, in UTF-8; a line that is damaged can be deleted"
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            # Of bytes, the JSON module would take UTF-16 and halves of surrogate pairs too.
+            record = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise UserError(f"broken JSON: {error}", where=f"{path}:{number}") from None
+            raise UserError(f"broken JSON: {error}", where=f"{path}:{number}", fix=fix) from None
         if not isinstance(record, dict):
             raise UserError(
-                f"a JSON object is needed, this is a {type(record).__name__}", where=f"{path}:{number}"
+                f"a JSON object is needed, this is a {type(record).__name__}", f"{path}:{number}", fix
             )
         records.append(record)
     return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from mfpo.errors import UserError
 
 _DECODER = json.JSONDecoder()
 _SHOWN = 40
+_DIGITS = re.compile(r"\s*[0-9]{1,18}\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Row:
         """
         value = self.first(*names)
         if isinstance(value, str):
-            return _encodable(value)
+            return encodable(value)
         expected = " or ".join(map(repr, names))
         if value is None:
             have = ", ".join(map(repr, self.record)) or "no fields"
@@ -53,6 +55,11 @@ class Row:
             "write it as a JSON string in quotes",
         )
 
+    def optional(self, *names: str) -> str:
+        """Text of the first of these fields that the row has; empty if there is none, or it is no text."""
+        value = self.first(*names)
+        return encodable(value) if isinstance(value, str) else ""
+
     def integer(self, *names: str) -> int:
         """Whole number of the first of these fields that the row has; digits in quotes are taken too.
 
@@ -62,7 +69,7 @@ class Row:
         value = self.first(*names)
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-        if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        if isinstance(value, str) and _DIGITS.fullmatch(value):
             return int(value)
         expected = " or ".join(map(repr, names))
         if value is None:
@@ -71,7 +78,9 @@ class Row:
                 f"the row has no number {expected}, it has {have}", self.where, f"add the field {names[0]!r}"
             )
         raise UserError(
-            f"{expected} must be a whole number, this is {_kind(value)} {_short(value)}", self.where
+            f"{expected} must be a whole number, this is {_kind(value)} {_short(value)}",
+            self.where,
+            "write the number of the question or image as the benchmark has it",
         )
 
 
@@ -101,7 +110,7 @@ def read_rows(path: str | Path) -> list[Row]:
             raise UserError(f"a JSON object is needed, this is {_kind(value)} {_short(value)}", where, cure)
         rows.append(Row(where, value, len(rows)))
     if not rows:
-        raise UserError("the file holds no answers", str(path))
+        raise UserError("the file holds no answers", str(path), "write one answer a line, or a list of them")
     return rows
 
 
@@ -144,6 +153,15 @@ def unique(keys: Sequence[str], rows: Sequence[Row], what: str) -> None:
                 "keep one of the two lines",
             )
         seen[key] = row
+
+
+def encodable(text: str) -> str:
+    """The text, with halves of surrogate pairs (JSON can hold them, UTF-8 cannot) replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _lines(text: str, path: str | Path) -> Iterator[tuple[int, Any]]:
@@ -218,15 +236,6 @@ def _broken(error: Exception, path: str | Path, line: int) -> UserError:
         where=f"{path}:{line}",
         fix="one JSON object a line, or one JSON list; a line that was cut off can be deleted",
     )
-
-
-def _encodable(text: str) -> str:
-    """The text, with halves of surrogate pairs (JSON can hold them, UTF-8 cannot) replaced."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _kind(value: Any) -> str:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mfpo.data.files import append_jsonl, read_jsonl, save_config, write_jsonl
 from mfpo.errors import Skip, UserError
+from mfpo.evaluation.answer_files import encodable
 from mfpo.evaluation.processes import Processes
 from mfpo.evaluation.provenance import Provenance, check_same, provenance_of, provenance_path
 from mfpo.records import Prediction
@@ -46,13 +47,7 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
     from mfpo.evaluation.engines import Sampling, load_engine
 
     _check(config)
-    settings = BenchmarkSettings(
-        data_dir=config.data_dir,
-        split=config.split,
-        num_samples=config.num_samples,
-        variant=config.variant,
-    )
-    benchmark = load_benchmark(config.benchmark, settings)
+    benchmark = load_benchmark(config.benchmark, BenchmarkSettings.of(config))
     items = benchmark.load()
     limit = config.max_new_tokens or benchmark.max_new_tokens
     provenance = provenance_of(config, limit, benchmark.variant)
@@ -103,8 +98,11 @@ def read_answers(path: str | Path) -> list[Prediction]:
             if not isinstance(record.get(name), str):
                 raise UserError(f"{name!r} is missing or no text", where=where, fix=fix)
         if record["id"] in predictions:
-            raise UserError(f"the item {record['id']!r} is answered twice", where=where)
-        fields = {name: str(record.get(name, "")) for name in ("id", "question", "answer", "image", "kind")}
+            raise UserError(
+                f"the item {record['id']!r} is answered twice", where, "keep one of the two answers"
+            )
+        names = ("id", "question", "answer", "image", "kind")
+        fields = {name: encodable(str(record.get(name, ""))) for name in names}
         predictions[record["id"]] = Prediction(**fields)
     return list(predictions.values())
 

@@ -7,6 +7,7 @@ layer and head. Attention is no proof of use; read it beside the grounding probe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,6 @@ def attention(
     records: list[dict[str, Any]] = []
     skips: list[Skip] = []
     object_LH, image_LH = torch.zeros(()), torch.zeros(())
-    mentions_seen = 0
     for pair in tqdm(pairs, desc="attention probe", unit="row", disable=not progress):
         try:
             row = encoder.encode(pair)
@@ -101,34 +101,42 @@ def attention(
             skips.append(Skip(f"row {pair.id}", error.reason, error.detail))
             continue
         weights_LHRK, is_image = answer_attention(vlm, row, images)
-        record: dict[str, Any] = {"id": pair.id, "mentions": len(mentions)}
-        record |= dict.fromkeys(("object", "other_image", "text", "expected"), 0.0)
+        shares: Counter[str] = Counter()
         for mention in mentions:
-            attended_LHK = weights_LHRK[:, :, mention.tokens].mean(2)
-            on_image = attended_LHK[..., is_image]
-            on_object = on_image @ mention.coverage
-            object_LH, image_LH = object_LH + on_object, image_LH + on_image.sum(-1)
-            mentions_seen += 1
-            target, whole = on_object.mean().item(), on_image.sum(-1).mean().item()
-            record["object"] += target
-            record["other_image"] += whole - target
-            record["text"] += 1 - whole
-            record["expected"] += whole * mention.coverage.mean().item()
+            on_image_LHI = weights_LHRK[:, :, mention.tokens].mean(2)[..., is_image]
+            object_LH = object_LH + on_image_LHI @ mention.coverage
+            image_LH = image_LH + on_image_LHI.sum(-1)
+            shares.update(_shares(on_image_LHI, mention.coverage))
             if pictures is not None and len(records) < num_pictures:
                 path = pictures / f"{pair.id}-{_file_name(mention.keyword)}.png"
-                _save_overlay(path, vlm, row, on_image.mean((0, 1)))
-        records.append(record)
+                _save_overlay(path, vlm, row, on_image_LHI.mean((0, 1)))
+        records.append({"id": pair.id, "mentions": len(mentions), **shares})
     if not records:
         detail = f", the first because of {skips[0].reason} {skips[0].detail}".rstrip() if skips else ""
         raise UserError(f"no row has a keyword with a region{detail}", where="--dataset")
+    count = sum(record["mentions"] for record in records)
     settings = {
         "skipped": [skip.to_dict() for skip in skips],
-        "layers": {
-            "object": _percent(object_LH, mentions_seen),
-            "image": _percent(image_LH, mentions_seen),
-        },
+        "layers": {"object": _percent(object_LH, count), "image": _percent(image_LH, count)},
     }
     return score_result("attention", records, METRICS, settings)
+
+
+def _shares(on_image_LHI: Tensor, coverage: Tensor) -> dict[str, float]:
+    """Where the attention of one mention goes, over all layers and heads.
+
+    Args:
+        on_image_LHI: Attention on each image token, ``[layers, heads, image tokens]``.
+        coverage: Share of each image token that the object covers.
+    """
+    target = (on_image_LHI @ coverage).mean().item()
+    whole = on_image_LHI.sum(-1).mean().item()
+    return {
+        "object": target,
+        "other_image": whole - target,
+        "text": 1 - whole,
+        "expected": whole * coverage.mean().item(),
+    }
 
 
 def find_mentions(vlm: VLM, pair: PreferencePair, row: EncodedRow) -> list[Mention]:

@@ -54,6 +54,29 @@ class ServerSettings:
 
 
 @dataclass(kw_only=True)
+class QuestionSettings:
+    """Which questions are meant."""
+
+    benchmark: str
+    """Benchmark: `amber`, `chair`, `llava-bench`, `mmhal`, `objhal`, `pope` or `scenes`."""
+
+    data_dir: str | None = None
+    """Folder with the benchmark's data; `scenes` needs none, or a scene model's folder for its world."""
+
+    split: str = "test"
+    """Part of the benchmark: `validation` or `test` (scenes), `random`, `popular` or `adversarial` (pope; all
+    three if not given)."""
+
+    variant: str | None = None
+    """Version of a benchmark that has several: `wordnet`, `pattern` or `objhal` (chair), `coco` or `wild`
+    (llava-bench), `aoidragon` or `llava15` (pope), `all`, `generative` or `discriminative` (amber); the first
+    of these if not given."""
+
+    num_samples: int | None = None
+    """Use the first N images only; all of them if not given."""
+
+
+@dataclass(kw_only=True)
 class JudgeSettings(ServerSettings):
     """Who judges answers, for benchmarks that need a judge."""
 
@@ -70,12 +93,22 @@ class JudgeSettings(ServerSettings):
     """Price of the judge per million tokens, such as `input=2.5,output=10`, to count the cost."""
 
 
-@dataclass(slots=True, kw_only=True)
-class AnswerSettings(ServerSettings, ModelSettings):
-    """What is asked, and how it is answered."""
+@dataclass(kw_only=True)
+class ScoreSettings(JudgeSettings):
+    """How answers become numbers."""
 
-    benchmark: str
-    """Benchmark whose questions are answered, for example `scenes`."""
+    mode: Literal["official", "strict"] = "official"
+    """`official` scores as the benchmark's own script does, quirks included; `strict` without them. The other
+    one's metrics stand beside."""
+
+    similarity: str | None = None
+    """Synonyms for `amber`: `exact`, a table (.json), word vectors (.txt) or a spaCy pipeline. If not given,
+    the official `en_core_web_lg` where it is installed, else `exact`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class AnswerSettings(QuestionSettings, ServerSettings, ModelSettings):
+    """What is asked, and how it is answered."""
 
     engine: Engine = "local"
     """What runs the model: `local` (transformers), `vllm`, or `openai` (a server, see --base_url)."""
@@ -86,18 +119,6 @@ class AnswerSettings(ServerSettings, ModelSettings):
     decoding_options: dict[str, Any] = field(default_factory=dict)
     """Options of `vcd` (alpha, beta, noise_step, noise_schedule) or `opera` (num_beams, scale_factor,
     threshold, num_attn_candidates, penalty_weights)."""
-
-    data_dir: str | None = None
-    """Folder with the benchmark's data; `scenes` needs none, or a scene model's folder for its world."""
-
-    split: str = "test"
-    """Part of the benchmark; `scenes` has `validation` and `test`."""
-
-    variant: str | None = None
-    """Version of a benchmark that has several, see `mfpo score --help`; its first if not given."""
-
-    num_samples: int | None = None
-    """Use the first N images only; all of them if not given."""
 
     max_new_tokens: int | None = None
     """Tokens after which an answer is cut; the benchmark's own limit if not given."""
@@ -127,32 +148,11 @@ class GenerateConfig(AnswerSettings):
 
 
 @dataclass(slots=True, kw_only=True)
-class ScoreConfig(JudgeSettings):
+class ScoreConfig(QuestionSettings, ScoreSettings):
     """Settings of ``mfpo score``."""
-
-    benchmark: str
-    """Benchmark that was answered: `amber`, `chair`, `llava-bench`, `mmhal`, `objhal`, `pope` or `scenes`."""
 
     predictions: str | None = None
     """Answer file: ours, or of the benchmark's official script."""
-
-    data_dir: str | None = None
-    """Folder with the benchmark's data; `scenes` needs none, or a scene model's folder for its world."""
-
-    split: str = "test"
-    """Part of the benchmark that was answered."""
-
-    mode: Literal["official", "strict"] = "official"
-    """`official` scores as the benchmark's own script does, quirks included; `strict` without them. The other
-    one's metrics stand beside."""
-
-    variant: str | None = None
-    """Version of a benchmark that has several: `wordnet`, `pattern` or `objhal` (chair), `coco` or `wild`
-    (llava-bench), `aoidragon` or `llava15` (pope), `all`, `generative` or `discriminative` (amber)."""
-
-    similarity: str | None = None
-    """Synonyms for `amber`: `exact`, a table (.json), word vectors (.txt) or a spaCy pipeline. If not given,
-    the official `en_core_web_lg` where it is installed, else `exact`."""
 
     build_table: str | None = None
     """Write the synonyms of --similarity as a table (.json) for `amber`; needs no answers."""
@@ -164,17 +164,17 @@ class ScoreConfig(JudgeSettings):
     judgements: str | None = None
     """Saved replies of a judge, in the format of the benchmark's official script."""
 
-    num_samples: int | None = None
-    """Score the first N images only; all of them if not given."""
-
     output_file: str | None = None
     """Score file to write (JSON). If not given, `scores/X.json` for `answers/X.jsonl`, else `X.scores.json`
     beside."""
 
 
 @dataclass(slots=True, kw_only=True)
-class EvalConfig(JudgeSettings, AnswerSettings):
-    """Settings of ``mfpo eval``, which generates and then scores."""
+class EvalConfig(ScoreSettings, AnswerSettings):
+    """Settings of ``mfpo eval``, which generates and then scores.
+
+    Saved replies of a judge (``--judgements``) are for ``mfpo score``: they belong to answers that exist.
+    """
 
     output_dir: str | None = None
     """Run folder that gets `answers/` and `scores/`; the model's own folder if not given."""
@@ -225,8 +225,8 @@ class ProbeConfig(ModelSettings):
     noise_steps: tuple[int, ...] = (300, 500, 700, 900)
     """Diffusion steps to try, for those distortions that add noise."""
 
-    noise_schedule: Schedule = "vcd"
-    """Diffusion schedule that turns a step into a noise level."""
+    noise_schedules: tuple[Schedule, ...] = ("vcd",)
+    """Diffusion schedules to try: `vcd`, `ddpm-linear`. The same step is a very different noise in each."""
 
     split: str = "test"
     """Part of the scene world that `grounding` uses: `validation` or `test`."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from mfpo.errors import UserError
-from mfpo.evaluation.results import ScoreResult, score_result
+from mfpo.evaluation.results import ScoreResult, finite, score_result
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 
@@ -54,8 +55,8 @@ def judged_result(
     price = Price.parse(settings.judge_price) if settings.judge_price else None
     requests = benchmark.judge_requests(items, answers)
     with (
-        ChatServer(settings.base_url, api_key_env=settings.api_key_env) as server,
-        ReplyCache(default_reply_cache()) as cache,
+        closing(ChatServer(settings.base_url, api_key_env=settings.api_key_env)) as server,
+        closing(ReplyCache(default_reply_cache())) as cache,
     ):
         judge = Judge(
             CachedServer(server, cache),
@@ -139,7 +140,7 @@ def mean_result(results: Sequence[ScoreResult]) -> ScoreResult:
     if "modes" in mean.settings:
         mean.settings["modes"] = _mean_modes([result.settings["modes"] for result in results])
     mean.settings["judge"] = {
-        "repeats": [{name: _finite(value) for name, value in metrics.items()} for metrics in repeats],
+        "repeats": [{name: finite(value) for name, value in metrics.items()} for metrics in repeats],
         "spread": spread,
         "agreement": sum("judge_sd" not in item for item in items) / len(items),
     }
@@ -188,10 +189,6 @@ def _spread(values: Sequence[float]) -> _Spread | None:
         "min": min(known),
         "max": max(known),
     }
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _told(spend: Mapping[str, Any]) -> str:

@@ -45,17 +45,22 @@ class Distortion:
     Attributes:
         scope: What is distorted; None leaves the image as it is.
         step: Diffusion step of the noise, None for scopes that add none.
+        schedule: Diffusion schedule that turns the step into a noise level.
     """
 
     scope: Scope | None = None
     step: int | None = None
+    schedule: Schedule = "vcd"
 
     @property
     def name(self) -> str:
-        """Name in the results, such as ``region@500``."""
+        """Name in the results, such as ``region@500``, or ``region/ddpm-linear@500`` by another schedule."""
         if self.scope is None:
             return "clean"
-        return self.scope if self.step is None else f"{self.scope}@{self.step}"
+        if self.step is None:
+            return self.scope
+        schedule = "" if self.schedule == "vcd" else f"/{self.schedule}"
+        return f"{self.scope}{schedule}@{self.step}"
 
 
 def run(config: ProbeConfig) -> None:
@@ -87,8 +92,7 @@ def run(config: ProbeConfig) -> None:
         result = distortion(
             vlm,
             rows,
-            distortions(config.noise_scopes, config.noise_steps),
-            schedule=config.noise_schedule,
+            distortions(config.noise_scopes, config.noise_steps, config.noise_schedules),
             batch_size=config.batch_size,
         )
         result.settings["dataset"] = config.dataset
@@ -105,11 +109,16 @@ def run(config: ProbeConfig) -> None:
     print(f"written to {path}")
 
 
-def distortions(scopes: Sequence[Scope], steps: Sequence[int]) -> list[Distortion]:
-    """Every scope at every step, those that add no noise once."""
+def distortions(
+    scopes: Sequence[Scope], steps: Sequence[int], schedules: Sequence[Schedule] = ("vcd",)
+) -> list[Distortion]:
+    """Every scope at every step of every schedule, those that add no noise once."""
     found = []
     for scope in scopes:
-        found += [Distortion(scope, step) for step in steps] if scope in NOISY_SCOPES else [Distortion(scope)]
+        if scope in NOISY_SCOPES:
+            found += [Distortion(scope, step, schedule) for schedule in schedules for step in steps]
+        else:
+            found.append(Distortion(scope))
     return found
 
 
@@ -118,7 +127,6 @@ def distortion(
     pairs: PreferenceDataset | Sequence[PreferencePair],
     conditions: Sequence[Distortion],
     *,
-    schedule: Schedule = "vcd",
     batch_size: int = 32,
     progress: bool = True,
 ) -> ScoreResult:
@@ -128,15 +136,13 @@ def distortion(
         vlm: The model.
         pairs: The preference rows; one that cannot be read is left out and listed in ``settings["skipped"]``.
         conditions: Distortions to try, beside the clean image. The noise has the row's own seed.
-        schedule: Diffusion schedule.
         batch_size: Sequences scored at once.
         progress: Whether to show a bar.
 
     Returns:
         For each condition the share of rows, in percent, in which y_w is preferred, and ``drop <condition>``,
         by how many points that is below the clean image. The item records hold the gaps log pi(y_w) - log
-        pi(y_l) and the
-        lengths: y_l may lose for being long, so the clean image is the measure of comparison.
+        pi(y_l) and the lengths: y_l may lose for being long, so the clean image is the measure of comparison.
 
     Raises:
         UserError: No row can be read, or a distortion does not fit the rows.
@@ -149,7 +155,7 @@ def distortion(
     for pair in tqdm(pairs, desc="distortion probe", unit="row", disable=not progress):
         try:
             row = encoder.encode(pair)
-            distorted = [_distort(vlm, pair, row, condition, schedule) for condition in conditions]
+            distorted = [_distort(vlm, pair, row, condition) for condition in conditions]
         except RowError as error:
             skips.append(Skip(f"row {pair.id}", error.reason, error.detail))
             continue
@@ -173,7 +179,7 @@ def distortion(
             gap = record[f"{condition.name} chosen"] - record[f"{condition.name} rejected"]
             record |= {f"{condition.name} gap": gap, f"{condition.name} preferred": int(gap > 0)}
     settings = {
-        "schedule": schedule,
+        "schedules": sorted({condition.schedule for condition in conditions if condition.step is not None}),
         "skipped": [skip.to_dict() for skip in skips],
         # Noise on their "region" is noise on the whole picture.
         "rows_without_region": sum(record.pop("without_region") for record in records),
@@ -181,9 +187,7 @@ def distortion(
     return score_result("distortion", records, _distortion_metrics(conditions), settings)
 
 
-def _distort(
-    vlm: VLM, pair: PreferencePair, row: EncodedRow, condition: Distortion, schedule: Schedule
-) -> EncodedRow:
+def _distort(vlm: VLM, pair: PreferencePair, row: EncodedRow, condition: Distortion) -> EncodedRow:
     """The row with a distorted image in the place of its own; of several images the first is distorted.
 
     Raises:
@@ -194,7 +198,7 @@ def _distort(
     if len(pair.images) != 1:
         raise RowError("image-count", f"distortions need one image, the row has {len(pair.images)}")
     step = pair.noise.step if condition.step is None else condition.step
-    noise: Noise = replace(pair.noise, scope=condition.scope, step=step, schedule=schedule)
+    noise: Noise = replace(pair.noise, scope=condition.scope, step=step, schedule=condition.schedule)
     swapped = condition.scope == "swap" and pair.rejected_images
     stored = open_image(pair.rejected_images[0]) if swapped else None
     image = open_image(pair.images[0])

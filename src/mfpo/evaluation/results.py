@@ -48,9 +48,9 @@ class ScoreResult:
         write_json(
             path,
             {
-                "metrics": {name: _finite(value) for name, value in self.metrics.items()},
+                "metrics": {name: finite(value) for name, value in self.metrics.items()},
                 "intervals": {
-                    name: [_finite(low), _finite(high)] for name, (low, high) in self.intervals.items()
+                    name: [finite(low), finite(high)] for name, (low, high) in self.intervals.items()
                 },
                 "items": self.items,
                 "settings": self.settings,
@@ -110,8 +110,8 @@ def score_result(
     )
 
 
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
+def finite(value: float) -> float | None:
+    """A metric as it stands in a file: JSON has no NaN, so None where it is undefined."""
     return None if math.isnan(value) else value
 
 

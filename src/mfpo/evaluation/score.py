@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfpo.errors import UserError
 from mfpo.evaluation.answers import generate_answers, read_skips
 from mfpo.evaluation.benchmarks import load_benchmark
-from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings
+from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
 from mfpo.evaluation.compare import show
 from mfpo.evaluation.interop.logs import log_format, read_log, write_log
 from mfpo.evaluation.judged import check_judge, judged_result, show_judge
@@ -29,15 +30,7 @@ def run_score(config: ScoreConfig) -> None:
         UserError: There is no such benchmark, the file is no answer file, items have no answer, or a judge's
             replies are needed.
     """
-    settings = BenchmarkSettings(
-        data_dir=config.data_dir,
-        split=config.split,
-        num_samples=config.num_samples,
-        mode=config.mode,
-        variant=config.variant,
-        similarity=config.similarity,
-    )
-    benchmark = load_benchmark(config.benchmark, settings)
+    benchmark = load_benchmark(config.benchmark, BenchmarkSettings.of(config, config))
     if config.build_table:
         _build_table(benchmark, config.build_table)
         if config.predictions is None:
@@ -81,13 +74,7 @@ def evaluate(config: EvalConfig, vlm: VLM | None = None) -> ScoreResult | None:
     Raises:
         UserError: See [`mfpo.evaluation.answers.run_generate`].
     """
-    settings = BenchmarkSettings(
-        data_dir=config.data_dir,
-        split=config.split,
-        num_samples=config.num_samples,
-        variant=config.variant,
-    )
-    benchmark = load_benchmark(config.benchmark, settings)
+    benchmark = load_benchmark(config.benchmark, BenchmarkSettings.of(config, config))
     _check_judge(benchmark, config)
     folder = output_folder(config.model_name_or_path, config.output_dir)
     answers = generate_answers(config, folder / "answers" / f"{config.benchmark}.jsonl", vlm)
@@ -149,17 +136,47 @@ def score_answers(
             )
         result = benchmark.score(items, answers, replies)
     result.settings["predictions"] = str(path)
+    _note_answers(result, benchmark, predictions, items, path)
+    _note_judge(result, benchmark, judging, judgements)
+    return result
+
+
+def _note_answers(
+    result: ScoreResult,
+    benchmark: Benchmark,
+    predictions: Sequence[Prediction],
+    items: Sequence[Item],
+    path: str | Path,
+) -> None:
+    """What was scored, and what was not and why."""
+    skipped = read_skips(path)
+    scored = {item.id for item in items}
     result.settings["answers"] = {
         "scored": len(items),
         "left_out": len(predictions) - len(items),
-        "unanswered": max(0, benchmark.num_questions() - len(items)),
+        "skipped": len(skipped),
+        "unanswered": benchmark.unanswered(scored | skipped.keys()),
     }
-    if judgements is not None:
-        result.settings["judgements"] = str(judgements)
-    skipped = read_skips(path)
     if skipped:
         result.settings["skipped"] = [skip.to_dict() for skip in skipped.values()]
-    return result
+
+
+def _note_judge(
+    result: ScoreResult,
+    benchmark: Benchmark,
+    judging: JudgeSettings | None,
+    judgements: str | Path | None,
+) -> None:
+    """Who has judged, beside whom the official script asks."""
+    if judgements is not None:
+        result.settings["judgements"] = str(judgements)
+        judged_by = f"saved replies, {Path(judgements).name}"
+    elif judging is not None and judging.judge_model is not None:
+        judged_by = judging.judge_model
+    else:
+        return
+    if benchmark.judge is not None:
+        result.settings |= {"judged_by": judged_by, "official_judge": benchmark.judge.model}
 
 
 def remarks(result: ScoreResult) -> list[str]:
@@ -167,10 +184,18 @@ def remarks(result: ScoreResult) -> list[str]:
     settings = result.settings
     lines = []
     counts = settings.get("answers", {})
-    if counts.get("unanswered") or counts.get("left_out"):
+    told = {
+        "unanswered": "questions have no answer",
+        "skipped": "have a picture that cannot be used",
+        "left_out": "answers are to other questions",
+    }
+    missing = [f"{counts[name]} {what}" for name, what in told.items() if counts.get(name)]
+    if missing:
+        lines.append(f"{counts['scored']} answers scored; {', '.join(missing)}")
+    if settings.get("judged_by") != settings.get("official_judge"):
         lines.append(
-            f"{counts['scored']} answers scored; {counts['unanswered']} questions have no answer, "
-            f"{counts['left_out']} answers are to other questions"
+            f"judged by {settings['judged_by']}; the official script asks {settings['official_judge']}, "
+            "and scores of two judges don't compare"
         )
     if settings.get("official_tools") is False:
         lines.append(f"UNOFFICIAL: {settings['tools']['unofficial']}; the numbers differ from published ones")
@@ -220,7 +245,8 @@ def output_folder(model_name_or_path: str, output_dir: str | None) -> Path:
 def _read(benchmark: Benchmark, path: str | Path) -> list[Prediction]:
     """The answers of a file, whoever wrote it."""
     kind = log_format(path)
-    return read_log(path, benchmark.load(), kind) if kind else benchmark.read_answers(path)
+    # Positions in a log are those of the whole benchmark.
+    return read_log(path, benchmark.unlimited().load(), kind) if kind else benchmark.read_answers(path)
 
 
 def _export(benchmark: Benchmark, path: str | Path, target: str) -> None:

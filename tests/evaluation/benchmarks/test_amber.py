@@ -84,7 +84,12 @@ def test_every_field_of_the_golden_files(
     }
     assert result["settings"]["official_tools"] is True
     assert result["settings"]["unverified"] == []
-    assert result["settings"]["answers"] == {"scored": 165, "left_out": 0, "unanswered": 15055}
+    assert result["settings"]["answers"] == {
+        "scored": 165,
+        "left_out": 0,
+        "skipped": 0,
+        "unanswered": 15055,
+    }
     ScoreResult.load(output)
 
 
@@ -130,7 +135,45 @@ def test_quirk_an_imagined_object_counts_twice_over(data_dir: Path) -> None:
     assert (item["covered_hallu"], item["covered_truth"], item["hallucinated"]) == ([1, 0], [0, 1], ["dog"])
 
 
-def test_synonyms_come_from_the_table(data_dir: Path, tmp_path: Path) -> None:
+def test_quirk_the_first_owner_alone_is_covered(data_dir: Path) -> None:
+    """A word that stands for two objects covers the one that is annotated first, however often it is said."""
+    relation = {**RELATION, "table": ["desk"], "TV": ["desk"]}
+    (data_dir / "relation.json").write_text(json.dumps(relation))
+    annotations = [{**ANNOTATIONS[0], "truth": ["TV", "table"]}, *ANNOTATIONS[1:]]
+    (data_dir / "annotations.json").write_text(json.dumps(annotations))
+    item = scored(data_dir, {1: "There is a desk, and a second desk."}).items[0]
+    assert (item["covered_truth"], item["hallucinated"]) == ([1, 0], [])
+
+
+def test_quirk_micro_averages_to_one_decimal(data_dir: Path) -> None:
+    """One of three nouns and one of one: 2 / 4, where the mean of the two answers' ratios would be 2 / 3."""
+    metrics = scored(data_dir, {1: "There is a cat, a table and a ship.", 2: "There is a cat."}).metrics
+    assert metrics["CHAIR"] == round(2 / 4.001 * 100, 1) == 50.0
+    assert metrics["Cover"] == round(2 / 4.001 * 100, 1)
+    assert metrics["Cog"] == 0.0
+    # The strict mode keeps the digits that the script rounds away.
+    answers = {1: "There is a cat, a table and a ship."}
+    assert scored(data_dir, answers).metrics["CHAIR"] == 33.3
+    assert scored(data_dir, answers, mode="strict").metrics["CHAIR"] == pytest.approx(100 / 3)
+
+
+def test_quirk_ground_truth_by_position(data_dir: Path) -> None:
+    """Answer 1 is judged by the first annotation, whatever number that one bears."""
+    (data_dir / "annotations.json").write_text(
+        json.dumps([{**annotation, "id": 99 - annotation["id"]} for annotation in ANNOTATIONS])
+    )
+    item = scored(data_dir, {1: "There is a cat."}).items[0]
+    assert (item["covered_truth"], item["hallucinated"]) == ([1, 0], [])
+
+
+def test_quirk_exact_knows_no_synonyms(data_dir: Path) -> None:
+    """With ``--similarity_score 2`` not even a word is a synonym of itself; an association still counts."""
+    item = scored(data_dir, {1: "There is a dog, a kitten and a ship."}).items[0]
+    assert (item["covered_truth"], item["covered_hallu"]) == ([1, 0], [1, 0])
+    assert item["hallucinated"] == ["dog", "ship"]
+
+
+def test_quirk_synonyms_count_for_imagined_and_for_true_objects(data_dir: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
     words = [*RELATION, "kitten", "desk"]
     table.write_text(

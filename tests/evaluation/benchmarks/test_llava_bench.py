@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,17 @@ def test_relative_scores_by_hand(data_dir: Path) -> None:
     }
     strict = scored(data_dir, ["8 4\nwhy", "10 5", "9,9", "10 8.5"], "strict").metrics
     assert strict["all"] == pytest.approx(6.625 / 9.25 * 100)
+
+
+def test_quirk_rounding(data_dir: Path) -> None:
+    """Means to three decimals, their ratio to one: 23 / 4 and 27.3333 / 4 are 5.75 and 6.833."""
+    reviews = ["7 6", "7 6", "7 5", "6.3333 6"]
+    assert scored(data_dir, reviews).metrics["all"] == round(5.75 / 6.833 * 100, 1)
+    assert scored(data_dir, reviews, "strict").metrics["all"] == pytest.approx(23 / 27.3333 * 100)
+    # Where the three decimals show: 1 / 9000 is 0.0, and nothing can be divided by it.
+    tiny = ["0.0001 0.0001"] * 4
+    assert math.isnan(scored(data_dir, tiny).metrics["all"])
+    assert scored(data_dir, tiny, "strict").metrics["all"] == pytest.approx(100)
 
 
 def test_quirk_failure_is_minus_1(data_dir: Path) -> None:

@@ -69,6 +69,11 @@ def test_quirk_failure_is_0(data_dir: Path) -> None:
     assert official.settings["modes"]["strict"]["score"] == 6.0
 
 
+def test_quirk_hallucination_is_below_3(data_dir: Path) -> None:
+    for rating, share in ((2, 1.0), (3, 0.0)):
+        assert scored(data_dir, [f"Rating: {rating}"] * 96).metrics["hallucination_rate"] == share
+
+
 @pytest.mark.parametrize(
     ("reply", "official", "strict"),
     [

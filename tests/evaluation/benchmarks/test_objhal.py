@@ -76,6 +76,27 @@ def test_quirk_two_denominators_of_chair_s(data_dir: Path) -> None:
     assert "Response Hall" in result.definitions["CHAIR_s_refine"].text
 
 
+def test_quirk_iphone(data_dir: Path) -> None:
+    (data_dir / "synonyms_refine.txt").write_text(SYNONYMS + "cell phone, iPhone\n")
+    captions = {1: "She holds an iPhone."}
+    assert scored(data_dir, captions).items[0]["mscoco_generated_words"] == []
+    strict = scored(data_dir, captions, mode="strict").items[0]
+    assert strict["mscoco_generated_words"] == [["iphone", "cell phone"]]
+
+
+def test_quirk_seat_index(data_dir: Path) -> None:
+    captions = {1: "The seat of the toilet by the dog."}
+    official, strict = scored(data_dir, captions).items[0], scored(data_dir, captions, mode="strict").items[0]
+    assert (
+        official["words"]
+        == strict["words"]
+        == ["the", "seat", "of", "the", "toilet", "by", "the", "dog", "."]
+    )
+    # Toilet and dog, which stand at 4 and 7.
+    assert official["hallucination_idxs"] == [3, 6]
+    assert strict["hallucination_idxs"] == [4, 7]
+
+
 def test_quirk_len_blanks(data_dir: Path) -> None:
     assert scored(data_dir, {1: ""}).metrics["Len"] == 1.0
     assert scored(data_dir, {1: "a  b"}).metrics["Len"] == 3.0

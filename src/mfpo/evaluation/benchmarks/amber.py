@@ -22,7 +22,7 @@ writes them. Questions without an answer are left out and counted, as there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,11 +32,11 @@ from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import read_rows, read_text, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
 from mfpo.evaluation.benchmarks.images import open_picture
-from mfpo.evaluation.benchmarks.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.mentions.amber_nouns import Annotation, Vocabulary, count_nouns
 from mfpo.evaluation.mentions.similarity import EXACT, OFFICIAL_VECTORS, Similarity, load_similarity
 from mfpo.evaluation.mentions.words import load_words, token_spans, tools
 from mfpo.evaluation.mentions.yes_no import yes_or_no
+from mfpo.evaluation.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 
@@ -207,9 +207,9 @@ class AmberBenchmark(Benchmark):
             raise UserError(f"no answer to a {self.variant} question", where=str(path))
         return items
 
-    def num_questions(self) -> int:
-        """Questions of the variant."""
-        return len(self.load())
+    def unanswered(self, known: Set[str]) -> int:
+        """Of the questions of the variant."""
+        return sum(item.id not in known for item in self.load())
 
     def records(
         self,

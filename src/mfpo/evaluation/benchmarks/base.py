@@ -12,21 +12,22 @@ The order of use, whoever answers and whoever judges::
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from mfpo.errors import UserError, nearest
 from mfpo.evaluation.answers import read_answers, read_skips
-from mfpo.evaluation.results import ScoreResult, score_result
+from mfpo.evaluation.results import ScoreResult, finite, score_result
 from mfpo.evaluation.statistics import Metric, tabulate, values
 from mfpo.records import Prediction
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from mfpo.evaluation.config import QuestionSettings, ScoreSettings
 
 Mode: TypeAlias = Literal["official", "strict"]
 
@@ -107,6 +108,18 @@ class BenchmarkSettings:
     mode: Mode = "official"
     variant: str | None = None
     similarity: str | None = None
+
+    @classmethod
+    def of(cls, questions: QuestionSettings, scoring: ScoreSettings | None = None) -> BenchmarkSettings:
+        """What a verb's settings say of its benchmark; how answers are scored only where they are."""
+        return cls(
+            data_dir=questions.data_dir,
+            split=questions.split,
+            num_samples=questions.num_samples,
+            mode="official" if scoring is None else scoring.mode,
+            variant=questions.variant,
+            similarity=None if scoring is None else scoring.similarity,
+        )
 
 
 class Benchmark(ABC):
@@ -201,9 +214,17 @@ class Benchmark(ABC):
             )
         return items
 
-    def num_questions(self) -> int:
-        """How many answers a complete file has; 0 where any number is complete."""
+    def unanswered(self, known: Set[str]) -> int:
+        """How many questions lack an answer; none where [`select`] wants them all, or any number is complete.
+
+        Args:
+            known: Ids of the items that are scored, and of those that were skipped for their picture.
+        """
         return 0
+
+    def unlimited(self) -> Benchmark:
+        """The same benchmark with all its items."""
+        return type(self)(replace(self.settings, num_samples=None))
 
     def judge_requests(self, items: Sequence[Item], answers: Mapping[str, Prediction]) -> list[JudgeRequest]:
         """What a judge is asked about the answers, an item each, in the order of the items."""
@@ -248,7 +269,7 @@ class Benchmark(ABC):
             other.settings.mode: other.totals(other._full_records(items, answers, judgements)),
         }
         result.settings["modes"] = {
-            mode: {name: None if math.isnan(value) else value for name, value in both[mode].items()}
+            mode: {name: finite(value) for name, value in both[mode].items()}
             for mode in ("official", "strict")
         }
         result.settings["quirks"] = dict(self.quirks)

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import Row, read_rows, unique
+from mfpo.evaluation.answers import read_skips
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item
 from mfpo.evaluation.benchmarks.coco_items import coco_items
 from mfpo.evaluation.benchmarks.images import list_pictures, open_picture
-from mfpo.evaluation.benchmarks.official_data import sha256_of
 from mfpo.evaluation.mentions.coco import (
     CHAIR_DOUBLES,
     OBJECT_METRICS,
@@ -47,6 +47,7 @@ from mfpo.evaluation.mentions.coco import (
 )
 from mfpo.evaluation.mentions.objhal_rules import objhal_rules
 from mfpo.evaluation.mentions.words import Tagged, WordNetPos, load_words, token_spans, tools
+from mfpo.evaluation.official_data import sha256_of
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 
@@ -110,9 +111,9 @@ class ChairBenchmark(Benchmark):
         return [
             Prediction(
                 key,
-                str(row.record.get("question", "")),
+                row.optional("question"),
                 row.text("caption", "answer", "text", "response"),
-                str(row.record.get("image", "")),
+                row.optional("image"),
                 "describe",
             )
             for key, row in zip(ids, rows, strict=True)
@@ -121,10 +122,14 @@ class ChairBenchmark(Benchmark):
     def select(self, predictions: Sequence[Prediction], path: str | Path) -> list[Item]:
         """The captions of the file, in its order.
 
+        The first images of ``num_samples`` are those with the smallest numbers, skipped ones included:
+        answers are written as they come, so the order of a file means nothing.
+
         Raises:
             UserError: An image is none of COCO 2014's.
         """
-        return coco_items(predictions[: self.settings.num_samples], self.truth, path)
+        numbers = sorted({*(p.id for p in predictions), *read_skips(path)}, key=int)
+        return coco_items(predictions, self.truth, path, set(numbers[: self.settings.num_samples]))
 
     def records(
         self,

@@ -26,8 +26,8 @@ from mfpo.errors import UserError
 from mfpo.evaluation.answer_files import Row, read_rows, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, Item, Judge, JudgeRequest
 from mfpo.evaluation.benchmarks.images import open_picture
-from mfpo.evaluation.benchmarks.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.benchmarks.prompts import read_prompt
+from mfpo.evaluation.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 

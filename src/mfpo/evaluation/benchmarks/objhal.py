@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +33,6 @@ from mfpo.evaluation.answer_files import Row, read_rows, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, BenchmarkSettings, Item, Judge, JudgeRequest
 from mfpo.evaluation.benchmarks.coco_items import coco_items
 from mfpo.evaluation.benchmarks.images import open_picture
-from mfpo.evaluation.benchmarks.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.benchmarks.prompts import read_prompt
 from mfpo.evaluation.mentions.coco import (
     OBJECT_METRICS,
@@ -48,6 +47,7 @@ from mfpo.evaluation.mentions.coco import (
 )
 from mfpo.evaluation.mentions.objhal_rules import SYNONYMS, objhal_rules
 from mfpo.evaluation.mentions.words import Tagged, load_words, token_spans, tools
+from mfpo.evaluation.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 
@@ -132,7 +132,7 @@ class ObjhalBenchmark(Benchmark):
         return [
             Prediction(
                 key,
-                str(row.first("prompt", "question") or ""),
+                row.optional("prompt", "question"),
                 row.text("text", "answer").replace("Assistant:", "").strip(),
                 "",
                 "describe",
@@ -143,14 +143,22 @@ class ObjhalBenchmark(Benchmark):
     def select(self, predictions: Sequence[Prediction], path: str | Path) -> list[Item]:
         """The answers of the file, in its order; the 300 official ones need not all be there.
 
-        Raises:
-            UserError: An image is none of COCO 2014's.
-        """
-        return coco_items(predictions[: self.settings.num_samples], self.truth, path)
+        ``num_samples`` counts the official prompts, so that neither the order of the file nor what was
+        skipped decides which answers are scored.
 
-    def num_questions(self) -> int:
-        """The 300 of the official set."""
-        return NUM_PROMPTS if self.settings.num_samples is None else 0
+        Raises:
+            UserError: An image is none of COCO 2014's, or none of the first official ones has an answer.
+        """
+        limited = self.settings.num_samples is not None
+        return coco_items(
+            predictions, self.truth, path, {item.id for item in self.load()} if limited else None
+        )
+
+    def unanswered(self, known: Set[str]) -> int:
+        """Of the 300 of the official set, or of its first."""
+        if self.settings.num_samples is None:
+            return max(0, NUM_PROMPTS - len(known))
+        return sum(item.id not in known for item in self.load())
 
     def judge_requests(self, items: Sequence[Item], answers: Mapping[str, Prediction]) -> list[JudgeRequest]:
         """What the extractor is asked: the objects of each answer that is not too short to have any."""
@@ -240,7 +248,6 @@ class ObjhalBenchmark(Benchmark):
         found = {
             **super().describe(),
             **tools(words),
-            "extractor": self.judge.model if self._analyser else None,
             "synonyms": f"{SYNONYMS.name} sha256:{sha256_of(locate(SYNONYMS, self.settings.data_dir))}",
             **(self._truth.source if self._truth else {}),
         }

@@ -23,19 +23,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from mfpo.errors import UserError, nearest
 from mfpo.evaluation.answer_files import Row, read_rows, unique
 from mfpo.evaluation.benchmarks.base import Benchmark, Item
 from mfpo.evaluation.benchmarks.images import open_picture
-from mfpo.evaluation.benchmarks.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.mentions.yes_no import yes_or_no
+from mfpo.evaluation.official_data import DataFile, locate, sha256_of
 from mfpo.evaluation.statistics import Metric
 from mfpo.records import Prediction
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_Counts: TypeAlias = str | dict[str, float]
 
 SPLITS = ("random", "popular", "adversarial")
 _SOURCE = (
@@ -65,50 +67,22 @@ def _data(split: str, variant: str) -> DataFile:
 
 
 def _metrics() -> dict[str, Metric]:
+    errors = {"tp": 2.0, "fp": 1.0, "fn": 1.0}
     found: dict[str, Metric] = {}
     for prefix, kinds in (("", ()), *((f"{split}_", (split,)) for split in SPLITS)):
         about = f", {prefix[:-1]} set" if prefix else ""
-        found |= {
-            f"{prefix}Accuracy": Metric(
-                "right", "questions", scale=1, better="higher", text=f"right answers{about}", kinds=kinds
-            ),
-            f"{prefix}Precision": Metric(
-                "tp",
-                {"tp": 1, "fp": 1},
-                scale=1,
-                better="higher",
-                text=f"right among yes{about}",
-                kinds=kinds,
-            ),
-            f"{prefix}Recall": Metric(
-                "tp",
-                {"tp": 1, "fn": 1},
-                scale=1,
-                better="higher",
-                text=f"yes where it is right{about}",
-                kinds=kinds,
-            ),
-            f"{prefix}F1": Metric(
-                {"tp": 2},
-                {"tp": 2, "fp": 1, "fn": 1},
-                scale=1,
-                better="higher",
-                text=f"harmonic mean of both{about}",
-                kinds=kinds,
-            ),
-            f"{prefix}Yes_ratio": Metric(
-                "said_yes",
-                "questions",
-                scale=1,
-                text=f"answers with yes{about}; 0.5 would be right",
-                kinds=kinds,
-            ),
-        }
-    return found | {
-        "Unparsed": Metric(
-            "unparsed", "questions", scale=1, text="answers that begin with neither yes nor no"
+        rows: tuple[tuple[str, _Counts, _Counts, str], ...] = (
+            ("Accuracy", "right", "questions", "right answers"),
+            ("Precision", "tp", {"tp": 1, "fp": 1}, "right among yes"),
+            ("Recall", "tp", {"tp": 1, "fn": 1}, "yes where it is right"),
+            ("F1", {"tp": 2}, errors, "harmonic mean of both"),
         )
-    }
+        for name, above, below, text in rows:
+            found[prefix + name] = Metric(above, below, 1, "higher", text + about, kinds)
+        text = f"answers with yes{about}; 0.5 would be right"
+        found[f"{prefix}Yes_ratio"] = Metric("said_yes", "questions", scale=1, text=text, kinds=kinds)
+    text = "answers that begin with neither yes nor no"
+    return {**found, "Unparsed": Metric("unparsed", "questions", scale=1, text=text)}
 
 
 class PopeBenchmark(Benchmark):

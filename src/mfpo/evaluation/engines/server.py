@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfpo.errors import RowError, Skip, UserError
 from mfpo.evaluation.engines.base import REQUEST_FAILED, Outcome, Question, Sampling
-from mfpo.evaluation.servers.chat import ChatRequest, ChatServer, RequestFailed
+from mfpo.evaluation.servers.chat import FAILURES_IN_VAIN, ChatRequest, ChatServer, RequestFailed
 from mfpo.records import row_seed
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mfpo.evaluation.config import AnswerSettings
 
 _LARGEST_PNG = 10 << 20
-_FAILURES_IN_VAIN = 10
-"""Failures without any success after which a run stops."""
 
 
 class ServerEngine:
@@ -65,7 +63,7 @@ class ServerEngine:
                     failed = outcome.skip is not None and outcome.skip.reason == REQUEST_FAILED
                     done, failures = done + (not failed), failures + failed
                     yield [outcome]
-                    if outcome.skip is not None and not done and failures >= _FAILURES_IN_VAIN:
+                    if outcome.skip is not None and not done and failures >= FAILURES_IN_VAIN:
                         raise UserError(
                             f"{failures} requests failed one after the other, the last with: "
                             f"{outcome.skip.detail}",

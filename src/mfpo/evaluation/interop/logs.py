@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mfpo.data.files import read_jsonl, write_atomic
 from mfpo.errors import UserError, nearest
+from mfpo.evaluation.answer_files import encodable
 from mfpo.records import Prediction
 
 if TYPE_CHECKING:
@@ -50,16 +51,17 @@ class LoggedAnswer:
 def log_format(path: str | Path) -> LogFormat | None:
     """Whose log a file is, by its columns; None for a file of ours or of a benchmark's own."""
     path = Path(path)
+    if not path.is_file():
+        return None
     if path.suffix.lower() in (".xlsx", ".tsv"):
         return "vlmevalkit"
     if path.suffix.lower() != ".jsonl":
         return None
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = next((line for line in file if line.strip()), "")
     try:
-        record = json.loads(first)
-    except ValueError:
-        return None
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            record = json.loads(next((line for line in file if line.strip()), ""))
+    except (OSError, ValueError, RecursionError):
+        return None  # whoever reads the answers says what is wrong with the file
     known = isinstance(record, dict) and "doc_id" in record
     return "lmms-eval" if known and ("filtered_resps" in record or "resps" in record) else None
 
@@ -181,7 +183,9 @@ def _matched(logged: Sequence[LoggedAnswer], items: Sequence[Item]) -> list[Pred
         item = unique.get(_plain(answer.question)) or _at_position(answer, items)
         if item.id in predictions:
             raise UserError(f"item {item.id!r} is answered twice", where=answer.where)
-        predictions[item.id] = Prediction(item.id, item.question, answer.answer, item.image, item.kind)
+        predictions[item.id] = Prediction(
+            item.id, item.question, encodable(answer.answer), item.image, item.kind
+        )
     return list(predictions.values())
 
 

@@ -113,8 +113,18 @@ def count_nouns(
             covered_truth[owner] = 1
         else:
             hallucinated.append(position)
-    record: dict[str, Any] = {
-        "nouns": list(nouns),
+    record = {"nouns": list(nouns), **_counts(kept, hallucinated, covered_truth, covered_hallu)}
+    record["nlp_calls"] = calls
+    if not strict:
+        record |= _as_official(record)
+    return record
+
+
+def _counts(
+    kept: list[str], hallucinated: list[int], covered_truth: list[int], covered_hallu: list[int]
+) -> dict[str, Any]:
+    """What was found in one answer, and how much of it, under the official script's names."""
+    return {
         "vocab_nouns": kept,
         "hallucinated": [kept[position] for position in hallucinated],
         "hallucinated_positions": hallucinated,
@@ -129,11 +139,7 @@ def count_nouns(
         "non_hallu_score": int(not hallucinated),
         "non_hallu_num": 1,
         "hal_score": int(bool(hallucinated)),
-        "nlp_calls": calls,
     }
-    if not strict:
-        record |= _as_official(record)
-    return record
 
 
 def _synonym(noun: str, words: Sequence[tuple[str, int]], similar: Similarity) -> tuple[int | None, int]:

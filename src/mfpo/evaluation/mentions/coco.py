@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mfpo.errors import UserError
-from mfpo.evaluation.benchmarks.official_data import find, sha256_of
+from mfpo.evaluation.official_data import find, sha256_of
 from mfpo.evaluation.statistics import Metric
 
 LemmaFunction: TypeAlias = Callable[[Sequence[str]], list[list[str]]]

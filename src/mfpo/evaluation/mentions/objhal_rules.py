@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mfpo.evaluation.answer_files import read_text
-from mfpo.evaluation.benchmarks.official_data import DataFile, locate
 from mfpo.evaluation.mentions.coco import Rules, make_rules, read_synonyms
+from mfpo.evaluation.official_data import DataFile, locate
 
 SYNONYMS = DataFile(
     ("synonyms_refine.txt", "eval/data/synonyms_refine.txt", "objhalbench/synonyms_refine.txt"),

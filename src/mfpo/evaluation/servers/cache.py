@@ -10,7 +10,6 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from mfpo.data.cache import default_cache
 from mfpo.errors import UserError
@@ -59,14 +58,6 @@ class ReplyCache:
             self._file.executescript(_TABLE)
         except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from None
-
-    def __enter__(self) -> ReplyCache:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

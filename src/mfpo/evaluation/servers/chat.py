@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES = 4 << 20
 """A reply of more bytes is a fault; the longest answers of today's models have a tenth of it."""
+
+FAILURES_IN_VAIN = 10
+"""Requests that fail without any success after which whoever sends them is to stop."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _LONGEST_RETRY_AFTER = 600.0
@@ -140,14 +142,6 @@ class ChatServer:
     def base_url(self) -> str:
         """The address that requests go to."""
         return str(self._client.base_url).rstrip("/")
-
-    def __enter__(self) -> ChatServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close its connections."""

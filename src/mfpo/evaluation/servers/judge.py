@@ -13,13 +13,10 @@ from tqdm import tqdm
 from mfpo.errors import UserError
 from mfpo.evaluation.benchmarks.base import JudgeRequest
 from mfpo.evaluation.servers.cache import CachedServer
-from mfpo.evaluation.servers.chat import ChatReply, ChatRequest, RequestFailed
+from mfpo.evaluation.servers.chat import FAILURES_IN_VAIN, ChatReply, ChatRequest, RequestFailed
 
 ATTEMPTS = 5
 """How often a request is sent until the benchmark can use the reply; the last one counts as it is."""
-
-_FAILURES_IN_VAIN = 10
-"""Failures without any success after which a run stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +159,7 @@ class Judge:
             replies[key] = future.result()
         except RequestFailed as failure:
             failures[key] = str(failure)
-            if not replies and len(failures) >= _FAILURES_IN_VAIN:
+            if not replies and len(failures) >= FAILURES_IN_VAIN:
                 raise _failed(failures, len(failures)) from None
 
     def describe(self, price: Price | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mfpo.errors import UserError
-from mfpo.evaluation.benchmarks.official_data import DataFile, locate
+from mfpo.evaluation.official_data import DataFile, locate
 
 CONTENT = b'{"a": 1}'
 
