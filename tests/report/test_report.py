@@ -162,8 +162,14 @@ def test_hostile_texts_stay_text_in_a_browser(tmp_path: Path, tab: Browser) -> N
 
 def test_the_verb_names_the_command_that_repeats_it(runs: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "out" / "report.html"
-    run(ReportConfig([str(folder) for folder in runs], output_file=str(target)))
-    assert f"mfpo report {runs[0]} {runs[1]} --output_file {target}" in parse(target).text
+    run(ReportConfig([str(folder) for folder in runs], output_file=str(target), title="A b", num_pictures=3))
+    command = f"mfpo report {runs[0]} {runs[1]} --output_file {target} --title 'A b' --num_pictures 3"
+    assert command in parse(target).text
+
+
+def test_a_negative_number_of_pictures_is_the_users_mistake(runs: list[Path]) -> None:
+    with pytest.raises(UserError, match="out of range"):
+        run(ReportConfig([str(folder) for folder in runs], num_pictures=-1))
 
 
 def test_a_folder_that_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:

@@ -95,6 +95,15 @@ def test_shares_have_two_decimals_and_small_differences_are_not_rounded_away(tmp
     assert table.more[0].cells[1].change == "+0.0004"
 
 
+def test_metrics_that_only_the_official_script_prints_have_no_interval(tmp_path: Path) -> None:
+    first, second = scored("pope"), scored("pope")
+    first.metrics["mean_F1"] = 71.24
+    found = load_runs([save(tmp_path / "a", first), save(tmp_path / "b", second)])
+    (table,) = result_tables(compare_all(found), found)
+    assert table.rows[-1].name == "mean_F1"
+    assert [(cell.value, cell.interval) for cell in table.rows[-1].cells] == [("71.2", ""), ("–", "")]
+
+
 def test_small_sets_say_what_they_cannot_show(tmp_path: Path) -> None:
     second = scored()
     second.items[0]["good"] = 1

@@ -88,7 +88,12 @@ def attention_maps(runs: Sequence[Run]) -> Markup | None:
 
     The colour is as strong as the attention, from 0 to the most that any run has of that kind.
     """
-    probed = [(one.label, attention_shares(r)) for one in runs for r in _scores(one, "attention")]
+    probed = [
+        (one.label, attention_shares(result))
+        for one in runs
+        for result in _scores(one, "attention")
+        if "layers" in result.settings
+    ]
     if not probed:
         return None
     most = {name: max(shares[name].max() for _, shares in probed) or 1.0 for name, _, _ in MAPS}

@@ -6,6 +6,7 @@ import math
 import platform
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -51,13 +52,24 @@ def run(config: ReportConfig) -> None:
         model_name_or_path=config.model_name_or_path,
         num_pictures=config.num_pictures,
         data_dir=config.data_dir,
-        reproduce=[shlex.join(["mfpo", "report", *config.runs, "--output_file", config.output_file])],
+        reproduce=[_command(config)],
     )
     print(f"written to {path}")
     if config.model_cards:
         for folder in config.runs:
             if (Path(folder) / "config.yaml").is_file():
                 print(f"written to {write_model_card(folder)}")
+
+
+def _command(config: ReportConfig) -> str:
+    """What was typed, with the settings that are not left as they are by default."""
+    words = ["mfpo", "report", *config.runs]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name == "runs" or (value == field.default and field.name != "output_file"):
+            continue
+        words += [f"--{field.name}"] if value is True else [f"--{field.name}", str(value)]
+    return shlex.join(words)
 
 
 def write_report(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mfpo.evaluation.comparison import Comparison, compare_results
@@ -118,10 +118,11 @@ def result_tables(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> lis
         wanted = HEADLINE.get(results[0][1].name, ())
         leading = [metric for metric in wanted if metric in comparison.metrics] or list(comparison.metrics)
         others = [metric for metric in comparison.metrics if metric not in leading]
+        printed = _printed_rows(comparison, dict(results), runs)
         tables.append(
             ResultTable(
                 benchmark=name,
-                rows=_metric_rows(comparison, leading, runs),
+                rows=_metric_rows(comparison, leading, runs) + printed,
                 more=_metric_rows(comparison, others, runs),
                 num_items=comparison.num_items,
                 num_left_out=comparison.num_left_out,
@@ -150,6 +151,25 @@ def _comparable(runs: Sequence[Run], name: str) -> list[tuple[str, ScoreResult]]
 
 def _metric_rows(comparison: Comparison, names: Sequence[str], runs: Sequence[Run]) -> tuple[MetricRow, ...]:
     return tuple(MetricRow(name, comparison.metrics[name], _cells(comparison, name, runs)) for name in names)
+
+
+def _printed_rows(
+    comparison: Comparison, results: Mapping[str, ScoreResult], runs: Sequence[Run]
+) -> tuple[MetricRow, ...]:
+    """Metrics that are no ratio of counts, such as POPE's mean F1: of all items, without intervals."""
+    unit = next(iter(comparison.metrics.values()), Metric({}, {}))
+    metric = replace(unit, better="", text="as the official script prints it, of all items of the run")
+    names = dict.fromkeys(name for result in results.values() for name in result.metrics)
+    rows = []
+    for name in names:
+        if any(name in result.definitions for result in results.values()):
+            continue
+        values = (
+            results[one.label].metrics.get(name, math.nan) if one.label in results else math.nan
+            for one in runs
+        )
+        rows.append(MetricRow(name, metric, tuple(Cell(_number(value, decimals(unit))) for value in values)))
+    return tuple(rows)
 
 
 def _cells(comparison: Comparison, name: str, runs: Sequence[Run]) -> tuple[Cell, ...]:

@@ -17,6 +17,11 @@ from mfpo.scenes.training import Recipe, train_llava
 RECIPE_FILE = "scene_recipe.json"
 
 
+def quick_recipe(seed: int = 0) -> Recipe:
+    """A recipe of seconds, to see that everything runs: the weights hardly leave their random start."""
+    return Recipe(seed, num_scenes=256, tower_steps=4, alignment_steps=4, steps=4, lesson_steps=2)
+
+
 def cached_llava(recipe: Recipe, cache_dir: str | Path | None = None, *, num_workers: int = 2) -> Path:
     """Folder of the LLaVA that a recipe gives, trained now if it is not in the cache.
 
