@@ -21,7 +21,7 @@ fi
 mfpo scenes --num_samples 32 --output_dir "$out/scenes" --overwrite
 mfpo build --dataset "$out/scenes" --annotations "$out/scenes/annotations.jsonl" --output_dir "$out/pairs" --overwrite
 mfpo train --dataset "$out/pairs" --model_name_or_path "$base" --output_dir "$out/tuned" --use_lora --lora_r 8 \
-  --lora_alpha 16 --learning_rate 1e-3 --stages none
+  --lora_alpha 16 --learning_rate 1e-3 --gradient_accumulation_steps 1 --num_train_epochs 3 --stages none
 
 for run in base tuned; do
   model=$base

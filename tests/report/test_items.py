@@ -143,6 +143,19 @@ def test_words_are_marked_and_long_answers_are_cut() -> None:
     assert found.items[1].answers[0].cut == 7  # type: ignore[union-attr]
 
 
+def test_what_is_right_is_said_where_the_record_knows_it() -> None:
+    right = [
+        section(scored({"a": "mug"}, **more)).items[0].truth
+        for more in ({}, {"label": "no"}, {"mscoco_gt_words": ["bench", "dog"]}, {"mscoco_gt_words": []})
+    ]
+    assert right == [
+        "",
+        "Right answer: no",
+        "In the picture: bench, dog",
+        "In the picture: none of the objects",
+    ]
+
+
 def test_replies_of_repeated_judgements_are_all_there() -> None:
     once, twice = (
         scored({"a": "mug"}, reply="Good."),

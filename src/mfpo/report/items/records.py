@@ -37,7 +37,7 @@ class ItemEntry:
         id: The item's id.
         kind: Its type or category within the benchmark.
         question: What was asked.
-        truth: What is right, where the record says it.
+        truth: What is right, in words, where the record says it.
         image: Name of the picture.
         picture: Its place in [`ItemSection.pictures`]; -1 where it is not on the page.
         problem: Why its picture is not on the page; empty where it is, or was not looked for.

@@ -114,17 +114,23 @@ def _pieces(text: str, record: Record) -> tuple[Piece, ...]:
 def _item_entry(
     identifier: str, record: Record, picture: int, problem: str, answers: tuple[AnswerEntry | None, ...]
 ) -> ItemEntry:
-    objects = record.get("mscoco_gt_words")
     return ItemEntry(
         id=identifier,
         kind=str(record.get("kind", "")),
         question=str(record.get("question", ""))[:LONGEST_ANSWER],
-        truth=", ".join(map(str, objects)) if objects else str(record.get("label", "")),
+        truth=_truth(record),
         image=str(record.get("image", "")),
         picture=picture,
         problem=problem,
         answers=answers,
     )
+
+
+def _truth(record: Record) -> str:
+    """What is right, where the record says it."""
+    if "mscoco_gt_words" in record:
+        return f"In the picture: {', '.join(map(str, record['mscoco_gt_words'])) or 'none of the objects'}"
+    return f"Right answer: {record['label']}" if record.get("label") else ""
 
 
 def _changes(

@@ -69,7 +69,7 @@ mfpo.itemCard = (item, pictures, runs) => mfpo.element(
   mfpo.element(
     "div", { className: "said" },
     mfpo.element("p", { className: "question", textContent: item.question, dir: "auto" }),
-    item.truth ? mfpo.element("p", { className: "tally", textContent: `Right: ${item.truth}` }) : null,
+    item.truth ? mfpo.element("p", { className: "tally", textContent: item.truth }) : null,
     mfpo.element("div", { className: "columns" }, ...item.answers.map((answer, run) => answerColumn(runs[run], answer))),
   ),
 );
