@@ -207,6 +207,8 @@ def test_another_folder_of_pictures_can_be_named(tmp_path: Path) -> None:
     result = chair_scores(tmp_path / "elsewhere", {"1": "1.jpg"})
     assert ItemPictures(result).find(result.items[0]) == (-1, "not found")
     assert ItemPictures(result, str(tmp_path)).find(result.items[0]) == (0, "")
+    there = chair_scores(tmp_path, {"1": "1.jpg"})
+    assert ItemPictures(there, str(tmp_path / "elsewhere")).find(there.items[0]) == (0, "")
 
 
 def test_scenes_are_drawn_again() -> None:

@@ -66,7 +66,7 @@ class ReportConfig:
     answers."""
 
     data_dir: str | None = None
-    """Folder with the benchmarks' pictures; the one that each benchmark was scored with if not given."""
+    """Folder where the benchmarks' pictures are looked for before the one that each was scored with."""
 
     dataset: str | None = None
     """Dataset folder to show rows of; the one that the runs were trained on if not given."""

@@ -96,7 +96,7 @@ def write_report(
         model_name_or_path: Model whose image processor renders the rejected images; the one that the runs
             started from, if it is there, when None, and CLIP's at 336 px otherwise.
         num_pictures: Items of each benchmark, the worst ones, whose pictures come onto the page.
-        data_dir: Folder with the benchmarks' pictures; that of each score file when None.
+        data_dir: Where benchmarks' pictures are looked for first; only in each score file's folder when None.
         notes: Paragraphs that stand under the heading.
         reproduce: Commands that make it all again.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -22,7 +22,7 @@ class ItemPictures:
 
     Args:
         result: The score file, whose settings say where its data is.
-        data_dir: Where its data is, in place of what the settings say.
+        data_dir: Where its data is looked for before the place that the settings name.
     """
 
     def __init__(self, result: ScoreResult, data_dir: str | None = None) -> None:
@@ -43,18 +43,23 @@ class ItemPictures:
         # A name comes from an answer file and must not reach for pictures that are no part of the benchmark.
         if image.is_absolute() or ".." in image.parts:
             return -1, "its name leads out of the benchmark's folder"
-        try:
-            picture = load_benchmark(self._result.name, self._settings()).open_image(Item(**names))
-        except RowError as error:
-            return -1, error.reason
-        except (UserError, OSError, LookupError, ValueError):
-            return -1, "not found"
-        self.uris.append(data_uri(picture, SIDE, lossless=max(picture.size) <= _SMALL, quality=76))
-        return len(self.uris) - 1, ""
+        problem = "not found"
+        for settings in self._settings():
+            try:
+                picture = load_benchmark(self._result.name, settings).open_image(Item(**names))
+            except RowError as error:
+                problem = error.reason
+            except (UserError, OSError, LookupError, ValueError):
+                continue
+            else:
+                self.uris.append(data_uri(picture, SIDE, lossless=max(picture.size) <= _SMALL, quality=76))
+                return len(self.uris) - 1, ""
+        return -1, problem
 
-    def _settings(self) -> BenchmarkSettings:
+    def _settings(self) -> Iterator[BenchmarkSettings]:
+        """What the benchmark is opened with: where the user says that its pictures are, then as scored."""
         names = ("data_dir", "split", "num_samples", "variant")
         kept = {name: self._result.settings[name] for name in names if self._result.settings.get(name)}
         if self._data_dir is not None:
-            kept["data_dir"] = self._data_dir
-        return BenchmarkSettings(**kept)
+            yield BenchmarkSettings(**{**kept, "data_dir": self._data_dir})
+        yield BenchmarkSettings(**kept)

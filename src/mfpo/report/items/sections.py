@@ -36,7 +36,7 @@ def item_section(
         results: Its scores, one per run of the report; None for a run without.
         labels: Names of the runs.
         num_pictures: Items, the worst ones, whose pictures come onto the page.
-        data_dir: Where the pictures are; the folder of the score files when None.
+        data_dir: Where pictures are looked for first; only in the score file's folder when None.
 
     Returns:
         None where no record has an answer, as those of probes.
