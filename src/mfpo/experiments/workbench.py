@@ -6,7 +6,7 @@ Every step goes through the function behind the verb of the same name, so what r
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,15 @@ class Workbench:
         Raises:
             UserError: The folder holds results of other settings or of another version.
         """
-        from mfpo.scenes.checkpoint import cached_llava, quick_recipe
+        from mfpo.scenes.checkpoint import cached_llava
         from mfpo.scenes.training import Recipe
 
         self.console.rule("[bold]1  the small LLaVA")
-        recipe = quick_recipe(self.seed) if self.quick else Recipe(seed=self.seed)
+        recipe = Recipe(seed=self.seed)
+        if self.quick:
+            recipe = replace(
+                recipe, num_scenes=256, tower_steps=4, alignment_steps=4, steps=4, lesson_steps=2
+            )
         self.claim(recipe.fingerprint())
         folder = cached_llava(recipe, self.cache_dir)
         self.console.print(f"checkpoint: {folder}")

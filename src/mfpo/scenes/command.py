@@ -13,7 +13,7 @@ from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.writer import DatasetWriter
 from mfpo.models.load import load_vlm
 from mfpo.preferences.regions.masks import box_of, encode_rle
-from mfpo.scenes.checkpoint import ensure_llava, quick_recipe
+from mfpo.scenes.checkpoint import ensure_llava, quick
 from mfpo.scenes.config import ScenesConfig
 from mfpo.scenes.preferences import RowMaker, SceneRow
 from mfpo.scenes.training import Recipe
@@ -30,8 +30,9 @@ def run(config: ScenesConfig) -> None:
     console = Console()
     model = config.model_name_or_path
     if config.train_model is not None:
+        recipe = Recipe(seed=config.seed)
         trained = ensure_llava(
-            quick_recipe(config.seed) if config.quick else Recipe(seed=config.seed),
+            quick(recipe) if config.quick else recipe,
             Path(config.train_model),
             num_workers=config.num_workers,
             overwrite=config.overwrite,
