@@ -15,9 +15,9 @@ from mfpo.data.images import open_image
 from mfpo.preferences.regions.masks import decode_rle, encode_rle, union_mask
 from mfpo.preferences.rejected import picture_of, rejected_inputs
 from mfpo.records import ImageSource, Keyword, Noise, PreferencePair
-from mfpo.report.browser.pages import embedded_json
 from mfpo.report.browser.records import BrowseRow, RowPictures
 from mfpo.report.browser.rows import Rank, RowMaker
+from mfpo.report.page import embedded_json
 from mfpo.report.rows import default_image_processor
 
 

@@ -64,8 +64,36 @@ def notes(comparison: Comparison) -> list[str]:
             f"Second line: difference to {comparison.runs[0]} on the same items; * p < 0.05, ** p < 0.01, "
             "*** p < 0.001 (paired permutation test, not corrected for the number of comparisons)."
         )
-        found += _power_note(comparison)
+        found += power_note(comparison)
     return found
+
+
+def power_note(comparison: Comparison, metrics: Sequence[str] | None = None) -> list[str]:
+    """Which differences would most often go unseen, where the set is small; nothing where it is not.
+
+    Args:
+        comparison: The comparison.
+        metrics: Speak of these only; of all when None.
+    """
+    if comparison.num_groups >= SMALL:
+        return []
+    limits = []
+    for name in comparison.metrics if metrics is None else metrics:
+        found = [change[name].detectable for change in comparison.differences]
+        known = [limit for limit in found if not math.isnan(limit) and limit > 0]
+        if known:
+            limits.append(f"{name} {max(known):.{decimals(comparison.metrics[name])}f}")
+    if not limits:
+        return []
+    return [
+        f"Only {comparison.num_groups} independent groups of items: a true difference is found four times in "
+        f"five only from this size on: {', '.join(limits)}."
+    ]
+
+
+def decimals(metric: Metric) -> int:
+    """Decimals that a metric is written with: one for percentages, two for shares and means."""
+    return 1 if metric.scale == 100 else 2
 
 
 def stars(p_value: float) -> str:
@@ -204,24 +232,6 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(note.replace("[", r"\["), style="dim")
 
 
-def _power_note(comparison: Comparison) -> list[str]:
-    """Which differences would most often go unseen, where the set is small."""
-    if comparison.num_groups >= SMALL:
-        return []
-    limits = []
-    for name in comparison.metrics:
-        found = [change[name].detectable for change in comparison.differences]
-        known = [limit for limit in found if not math.isnan(limit) and limit > 0]
-        if known:
-            limits.append(f"{name} {max(known):.{_decimals(comparison.metrics[name])}f}")
-    if not limits:
-        return []
-    return [
-        f"Only {comparison.num_groups} independent groups of items: a true difference is found four times in "
-        f"five only from this size on: {', '.join(limits)}."
-    ]
-
-
 def _places(comparison: Comparison) -> range:
     return range(len(comparison.runs))
 
@@ -258,21 +268,16 @@ def _columns_that_fit(widths: Sequence[int], room: int) -> list[list[int]]:
 def _estimate_text(estimate: Estimate, metric: Metric) -> str:
     if math.isnan(estimate.value):
         return "–"
-    places = _decimals(metric)
+    places = decimals(metric)
     return f"{estimate.value:.{places}f} [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
 
 
 def _difference_text(difference: Difference, metric: Metric) -> str:
     if math.isnan(difference.value):
         return "–"
-    places = _decimals(metric)
+    places = decimals(metric)
     interval = f"[{difference.low:+.{places}f}, {difference.high:+.{places}f}]"
     return f"{difference.value:+.{places}f} {interval}{stars(difference.p_value)}"
-
-
-def _decimals(metric: Metric) -> int:
-    """One for percentages, two for shares and means."""
-    return 1 if metric.scale == 100 else 2
 
 
 def _markdown_row(row: Sequence[str]) -> str:

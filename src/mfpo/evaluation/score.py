@@ -181,6 +181,14 @@ def _note_judge(
 
 def remarks(result: ScoreResult) -> list[str]:
     """What a reader must know: unofficial tools, what is unverified, and where the modes differ."""
+    lines = caveats(result)
+    for name, (official, strict) in mode_differences(result).items():
+        lines.append(f"{name}: official {_shown(official)}, strict {_shown(strict)}")
+    return lines
+
+
+def caveats(result: ScoreResult) -> list[str]:
+    """What must be known about how the scores were made before they are compared with others."""
     settings = result.settings
     lines = []
     counts = settings.get("answers", {})
@@ -202,13 +210,16 @@ def remarks(result: ScoreResult) -> list[str]:
         lines.append(f"  fix: {HOW_TO_GET_NLTK_DATA}")
     if isinstance(settings.get("similarity"), dict):
         lines.append(f"synonyms: {settings['similarity']['source']}")
-    lines += [f"unverified: {reason}" for reason in settings.get("unverified", ())]
-    modes = settings.get("modes", {})
-    for name, official in modes.get("official", {}).items():
-        strict = modes["strict"].get(name)
-        if official != strict and _shown(official) != _shown(strict):
-            lines.append(f"{name}: official {_shown(official)}, strict {_shown(strict)}")
-    return lines
+    return lines + [f"unverified: {reason}" for reason in settings.get("unverified", ())]
+
+
+def mode_differences(result: ScoreResult) -> dict[str, tuple[float | None, float | None]]:
+    """The metrics that the modes ``official`` and ``strict`` give other values, as they are shown."""
+    modes = result.settings.get("modes", {})
+    pairs = {
+        name: (official, modes["strict"].get(name)) for name, official in modes.get("official", {}).items()
+    }
+    return {name: pair for name, pair in pairs.items() if _shown(pair[0]) != _shown(pair[1])}
 
 
 def _shown(value: float | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from mfpo.difficulty.config import Estimator
 
 DEFAULT_TITLE = "Modality-fair preference optimization"
+NUM_PICTURES = 60
 
 
 @dataclass(slots=True)
@@ -59,6 +60,13 @@ class ReportConfig:
 
     model_cards: bool = False
     """Also write the README.md of each trained run again, now with its scores."""
+
+    num_pictures: int = NUM_PICTURES
+    """Items of each benchmark, the worst ones, whose pictures come onto the page; all items come with their
+    answers."""
+
+    data_dir: str | None = None
+    """Folder where the benchmarks' pictures are looked for before the one that each was scored with."""
 
     dataset: str | None = None
     """Dataset folder to show rows of; the one that the runs were trained on if not given."""

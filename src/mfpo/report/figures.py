@@ -68,6 +68,8 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
 }
+_PAGE_PIXELS = 96
+"""Of the page for an inch of a figure."""
 _counter = itertools.count(1)
 
 
@@ -114,7 +116,10 @@ def to_svg(figure: Figure, alt: str) -> Markup:
     text = re.sub(r"url\(#", f"url(#{prefix}", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
-    label = Markup('<svg role="img" aria-label="{}"').format(alt)
+    # At most as large as it is drawn for, so that the letters of all figures have one size.
+    label = Markup('<svg role="img" aria-label="{}" style="max-width: {}px"').format(
+        alt, round(_PAGE_PIXELS * figure.get_figwidth())
+    )
     return label + Markup(text.removeprefix("<svg"))  # matplotlib escapes the texts in it
 
 

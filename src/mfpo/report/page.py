@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
@@ -15,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 TEMPLATES = "templates"
-SCRIPT = "page.js"
+SCRIPTS = ("dom.js", "items.js")
 
 KEYWORD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6fd1", "#7a7f87")
 """Colours of a row's keywords by rank, after Okabe and Ito; colour-blind readers can tell them apart."""
@@ -25,7 +26,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     """Fill a page template. Every value is escaped unless it is already ``Markup``.
 
     The page carries a content security policy that admits embedded pictures, styles and the one script with
-    the hash of [`SCRIPT`]: text of a dataset could not run or load anything even if it slipped through.
+    the hash of [`SCRIPTS`]: text of a dataset could not run or load anything even if it slipped through.
 
     Args:
         template: Name of a file in ``report/templates``.
@@ -64,6 +65,19 @@ def encode_picture(
     return buffer.getvalue(), "jpeg"
 
 
+def embedded_json(value: Any) -> str:
+    """JSON that is safe inside a script element of HTML: nothing in it can end the element or begin another.
+
+    Raises:
+        ValueError: There is a number that JSON does not have.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    # A lone surrogate has no UTF-8; it only comes from damaged text.
+    return text.encode("utf-8", "replace").decode()
+
+
 def asset(*names: str) -> Markup:
     """Files of ``report/templates``, one after the other; ours, so nothing in them is escaped."""
     folder = resources.files("mfpo.report").joinpath(TEMPLATES)
@@ -84,7 +98,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = asset(SCRIPT)
+    script = asset(*SCRIPTS)
     environment.globals.update(
         page_script=script, page_script_hash=Markup(csp_hash(script)), keyword_colours=KEYWORD_COLOURS
     )
@@ -103,8 +117,8 @@ def _percent(share: float) -> str:
 
 
 def _metric(name: str) -> Markup:
-    """A metric's name with its subscript set as one: ``CHAIR_i``."""
-    stem, _, letter = name.rpartition("_")
-    if stem and len(letter) == 1:
-        return Markup("{}<sub>{}</sub>").format(stem, letter)
-    return Markup("{}").format(name.replace("_", " "))
+    """A metric's name with single letters set as subscripts: ``CHAIR_s_refine``."""
+    stem, *parts = name.split("_")
+    return Markup("{}").format(stem) + Markup("").join(
+        Markup("<sub>{}</sub>" if len(part) == 1 else " {}").format(part) for part in parts
+    )

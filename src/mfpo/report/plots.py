@@ -177,31 +177,35 @@ def losses(logs: Sequence[RunLog]) -> Markup | None:
     return _panels(logs, LOSSES, "loss", "Loss terms by training step", zero=False)
 
 
-def distortion(scopes: Mapping[str, Mapping[str, Sequence[tuple[int, Estimate]]]]) -> Markup:
+def distortion(
+    scopes: Mapping[str, Mapping[str, Sequence[tuple[int, Estimate]]]], runs: Sequence[str]
+) -> Markup:
     """How often the chosen answer is still preferred, by noise step: a panel per scope, a line per run.
 
     Args:
         scopes: For each scope and run, noise steps with the accuracy in percent, ascending.
+        runs: All runs of the report in their order, which gives them their colours.
     """
-    labels = list(dict.fromkeys(label for curves in scopes.values() for label in curves))
     with style():
-        columns = max(2, len(scopes))
-        figure = new_figure(PAGE_WIDTH, 3.6)
-        grid = figure.subplots(1, columns, sharey=True, squeeze=False).ravel()
+        columns = min(_COLUMNS, max(2, len(scopes)))
+        rows = math.ceil(len(scopes) / columns)
+        figure = new_figure(PAGE_WIDTH, 0.4 + 3.2 * rows)
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         handles: dict[str, Any] = {}
         for axes, (scope, curves) in zip(grid, scopes.items(), strict=False):
             quiet(axes)
             axes.set_title(scope)
             axes.set_xlabel("noise step")
             for label, points in curves.items():
-                index = labels.index(label)
+                index = runs.index(label)
                 colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
                 steps = [step for step, _ in points]
                 low, high = [found.low for _, found in points], [found.high for _, found in points]
                 axes.fill_between(steps, low, high, color=colour, alpha=0.1, lw=0)
                 heights = [found.value for _, found in points]
                 handles[label] = axes.plot(steps, heights, color=colour, marker=marker, markersize=5)[0]
-        grid[0].set_ylabel("chosen answer preferred, %")
+        for axes in grid[::columns]:
+            axes.set_ylabel("chosen answer preferred, %")
         for axes in grid[len(scopes) :]:
             axes.set_visible(False)
         names = [short(label) for label in handles]
@@ -301,13 +305,14 @@ def _shade_stages(axes: Axes, log: RunLog) -> None:
     spans = stage_spans(log.records)
     if len(spans) < 2:
         return
+    first = next(float(record["step"]) for record in log.records if "stage" in record)
     for stage, start, end in spans:
         if stage % 2 == 0:
             axes.axvspan(start, end, color=PURPLE, alpha=0.09, lw=0)
         name = log.stages[stage - 1] if stage <= len(log.stages) else f"stage {stage}"
         axes.annotate(
             name,
-            ((start + end) / 2, 1),
+            ((max(start, first) + end) / 2, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 3),
             textcoords="offset points",

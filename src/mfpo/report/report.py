@@ -6,6 +6,7 @@ import math
 import platform
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -18,27 +19,30 @@ from mfpo import __version__
 from mfpo.data.files import write_atomic
 from mfpo.errors import UserError
 from mfpo.evaluation.comparison import Comparison
-from mfpo.evaluation.statistics import Estimate
-from mfpo.report import plots
-from mfpo.report.answers import AnswerSection, answer_section
-from mfpo.report.config import DEFAULT_TITLE, ReportConfig
+from mfpo.report import plots, probes
+from mfpo.report.config import DEFAULT_TITLE, NUM_PICTURES, ReportConfig
+from mfpo.report.items.page import item_blocks
+from mfpo.report.items.records import ItemSection
+from mfpo.report.items.sections import item_section
 from mfpo.report.model_card import write_model_card
-from mfpo.report.page import render
+from mfpo.report.page import embedded_json, render
+from mfpo.report.radar import radar, type_scores
 from mfpo.report.rows import RowView, dataset_rows, default_image_processor
 from mfpo.report.runs import Run, load_runs, settings_table
 from mfpo.report.tables import compare_all, result_tables
 
 AGAINST = (("CHAIR_i", "Cover"), ("CHAIR", "Cover"))
 GALLERY_ROWS = 6
-ANSWERS = 12
 
 
 def run(config: ReportConfig) -> None:
     """Write the report that the settings describe.
 
     Raises:
-        UserError: A run folder, the dataset or the model cannot be opened.
+        UserError: A setting is out of range, or a run folder, the dataset or the model cannot be opened.
     """
+    if config.num_pictures < 0:
+        raise UserError("out of range", where=f"--num_pictures {config.num_pictures}", fix="0 shows none")
     dataset = Path(config.dataset) if config.dataset else None
     path = write_report(
         config.output_file,
@@ -46,13 +50,26 @@ def run(config: ReportConfig) -> None:
         title=config.title,
         dataset=dataset,
         model_name_or_path=config.model_name_or_path,
-        reproduce=[shlex.join(["mfpo", "report", *config.runs, "--output_file", config.output_file])],
+        num_pictures=config.num_pictures,
+        data_dir=config.data_dir,
+        reproduce=[_command(config)],
     )
     print(f"written to {path}")
     if config.model_cards:
         for folder in config.runs:
             if (Path(folder) / "config.yaml").is_file():
                 print(f"written to {write_model_card(folder)}")
+
+
+def _command(config: ReportConfig) -> str:
+    """What was typed, with the settings that are not left as they are by default."""
+    words = ["mfpo", "report", *config.runs]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name == "runs" or (value == field.default and field.name != "output_file"):
+            continue
+        words += [f"--{field.name}"] if value is True else [f"--{field.name}", str(value)]
+    return shlex.join(words)
 
 
 def write_report(
@@ -63,6 +80,8 @@ def write_report(
     labels: Sequence[str] | None = None,
     dataset: Path | None = None,
     model_name_or_path: str | None = None,
+    num_pictures: int = NUM_PICTURES,
+    data_dir: str | None = None,
     notes: Sequence[str] = (),
     reproduce: Sequence[str] = (),
 ) -> Path:
@@ -76,6 +95,8 @@ def write_report(
         dataset: Dataset folder to show rows of; the one that the runs were trained on, if there, when None.
         model_name_or_path: Model whose image processor renders the rejected images; the one that the runs
             started from, if it is there, when None, and CLIP's at 336 px otherwise.
+        num_pictures: Items of each benchmark, the worst ones, whose pictures come onto the page.
+        data_dir: Where benchmarks' pictures are looked for first; only in each score file's folder when None.
         notes: Paragraphs that stand under the heading.
         reproduce: Commands that make it all again.
 
@@ -92,7 +113,9 @@ def write_report(
     different, shared = settings_table(found)
     logs = [one.training for one in found]
     rows, total = _gallery(found, dataset, model_name_or_path)
-    before, after, answers = _answers(found)
+    sections = _item_sections(
+        found, [comparison.benchmark for comparison in comparisons], num_pictures, data_dir
+    )
     page = render(
         "report.html.j2",
         {
@@ -100,18 +123,20 @@ def write_report(
             "version": __version__,
             "runs": found,
             "notes": notes,
-            "headline": result_tables(comparisons, found, headline=True),
-            "all_metrics": result_tables(comparisons, found, headline=False),
+            "tables": result_tables(comparisons, found),
             "against": _against(comparisons),
-            "distortion": _distortion(found),
+            "radar": _radar(found),
+            "distortion": probes.distortion(found),
+            "attention": probes.attention_maps(found),
+            "overlays": probes.overlays(found),
             "margins": plots.reward_margins(logs),
             "rewards": plots.rewards(logs),
             "losses": plots.losses(logs),
             "gallery": rows,
             "gallery_total": total,
-            "answers": answers,
-            "before": before,
-            "after": after,
+            "sections": sections,
+            "item_blocks": [item_blocks(section) for section in sections],
+            "item_runs": Markup(embedded_json([one.label for one in found])),
             "different": different,
             "shared": shared,
             "reproduce": reproduce,
@@ -141,28 +166,6 @@ def _against(comparisons: Sequence[Comparison]) -> dict[str, Markup]:
     return pictures
 
 
-def _distortion(runs: Sequence[Run]) -> Markup | None:
-    """Preference accuracy by noise step, for the scopes that were probed at several steps."""
-    scopes: dict[str, dict[str, list[tuple[int, Estimate]]]] = {}
-    for one in runs:
-        result = one.scores.get("distortion")
-        if result is None:
-            continue
-        found = {
-            name: Estimate(value, *result.intervals.get(name, (math.nan, math.nan)))
-            for name, value in result.metrics.items()
-        }
-        for name, estimate in found.items():
-            scope, _, step = name.partition("@")
-            if step.isdecimal() and " " not in scope:
-                curve = scopes.setdefault(scope, {}).setdefault(one.label, [(0, found["clean"])])
-                curve.append((int(step), estimate))
-    for curves in scopes.values():
-        for curve in curves.values():
-            curve.sort(key=lambda point: point[0])
-    return plots.distortion(scopes) if scopes else None
-
-
 def _gallery(runs: Sequence[Run], dataset: Path | None, model: str | None) -> tuple[list[RowView], int]:
     folder = dataset or _recorded(runs, "dataset")
     if folder is None:
@@ -181,15 +184,27 @@ def _recorded(runs: Sequence[Run], setting: str) -> Path | None:
     return None
 
 
-def _answers(runs: Sequence[Run]) -> tuple[str, str, AnswerSection | None]:
-    """Answers of the first run against those of the last one that answered the same benchmark."""
-    for name in runs[0].scores:
-        others = [one for one in runs[1:] if name in one.scores]
-        if others:
-            section = answer_section(runs[0].scores[name], others[-1].scores[name], ANSWERS)
-            if section is not None:
-                return runs[0].label, others[-1].label, section
-    return "", "", None
+def _radar(runs: Sequence[Run]) -> Markup | None:
+    """Question types of MMHal-Bench, a polygon per run; None where there are too few for one."""
+    scores = type_scores([(one.label, one.scores["mmhal"]) for one in runs if "mmhal" in one.scores])
+    return radar(scores, [one.label for one in runs]) if scores else None
+
+
+def _item_sections(
+    runs: Sequence[Run], benchmarks: Sequence[str], num_pictures: int, data_dir: str | None
+) -> list[ItemSection]:
+    """The benchmarks that have answers, in the order of the tables."""
+    sections = (
+        item_section(
+            name,
+            [one.scores.get(name) for one in runs],
+            [one.label for one in runs],
+            num_pictures=num_pictures,
+            data_dir=data_dir,
+        )
+        for name in benchmarks
+    )
+    return [section for section in sections if section is not None]
 
 
 def _environment() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ class Run:
         path: The folder.
         config: ``config.yaml``; empty where there is none, as for a model that was not trained here.
         log: Lines of ``metrics.jsonl``; empty likewise.
-        scores: ``scores/*.json`` by the name of the benchmark or probe.
+        scores: ``scores/*.json`` by the name of the benchmark or probe; by the name of the file where several
+            files are of the same one.
     """
 
     label: str
@@ -87,14 +89,19 @@ def _load(path: Path, label: str) -> Run:
             "no such run folder", where=str(path), fix="name the --output_dir of a training or an evaluation"
         )
     log = path / "metrics.jsonl"
-    results = [ScoreResult.load(file) for file in sorted((path / "scores").glob("*.json"))]
     return Run(
         label=label,
         path=path,
         config=_config(path / "config.yaml"),
         log=read_jsonl(log) if log.is_file() else [],
-        scores={result.name: result for result in results},
+        scores=_scores(path / "scores"),
     )
+
+
+def _scores(folder: Path) -> dict[str, ScoreResult]:
+    files = {file.stem: ScoreResult.load(file) for file in sorted(folder.glob("*.json"))}
+    times = Counter(result.name for result in files.values())
+    return {result.name if times[result.name] == 1 else stem: result for stem, result in files.items()}
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mfpo.evaluation.comparison import Comparison, compare_results
-from mfpo.evaluation.comparison_tables import stars
+from mfpo.evaluation.comparison_tables import decimals, power_note, stars
+from mfpo.evaluation.results import ScoreResult
 from mfpo.evaluation.statistics import Difference, Estimate, Metric
 from mfpo.report.runs import Run
+from mfpo.report.scoring import Scoring, scoring
 
 HEADLINE: dict[str, tuple[str, ...]] = {
+    "amber": ("CHAIR", "Cover", "Hal", "Cog", "Accuracy", "Precision", "Recall", "F1"),
+    "mmhal": ("score", "hallucination_rate"),
+    "pope": ("Accuracy", "Precision", "Recall", "F1", "Yes_ratio"),
     "scenes": ("CHAIR_s", "CHAIR_i", "Cover", "F1", "Cog", "colour", "position", "yes_no", "words"),
     "grounding": ("swap_accuracy", "removal_accuracy"),
-    "distortion": (),
+    "distortion": ("clean", "region@500", "global@500", "black"),
 }
-"""Metrics of the first table; all metrics of a benchmark that is not named here."""
+"""Metrics that are shown at once; all metrics of a benchmark that is not named here."""
+
+ORDER = (
+    *("amber", "chair", "objhal", "mmhal", "llava-bench", "pope", "scenes"),
+    *("grounding", "attention", "distortion"),
+)
+"""Order of benchmarks and probes; those that are not named here come first."""
 
 SIGNIFICANT = 0.05
+MOST_DECIMALS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,61 +73,103 @@ class ResultTable:
 
     Attributes:
         benchmark: Its name.
-        rows: Its metrics.
+        rows: Its most important metrics.
+        more: The others.
         num_items: Items that are compared.
         num_left_out: Items that only some of the runs have.
         baseline: The run that the others are compared with.
+        power: Which differences a set of this size would not show.
+        apart: Runs that are not shown, because they share no item with the baseline.
+        scoring: How the scores were made.
     """
 
     benchmark: str
     rows: tuple[MetricRow, ...]
+    more: tuple[MetricRow, ...]
     num_items: int
     num_left_out: int
     baseline: str
+    power: str
+    apart: tuple[str, ...]
+    scoring: Scoring
 
 
 def compare_all(runs: Sequence[Run]) -> list[Comparison]:
-    """A comparison for each benchmark, of the runs that have it; order of first appearance."""
+    """A comparison for each benchmark, of the runs that have it; in the order of [`ORDER`].
+
+    A run that shares no item with those before it is left out of a comparison.
+    """
     names = dict.fromkeys(name for one in runs for name in one.scores)
-    # Tables that lead come first, in their order.
-    ordered = sorted(names, key=lambda name: list(HEADLINE).index(name) if name in HEADLINE else -1)
-    return [
-        compare_results([(one.label, one.scores[name]) for one in runs if name in one.scores])
-        for name in ordered
-    ]
+    ordered = sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else -1)
+    return [replace(compare_results(_comparable(runs, name)), benchmark=name) for name in ordered]
 
 
-def result_tables(
-    comparisons: Sequence[Comparison], runs: Sequence[Run], *, headline: bool
-) -> list[ResultTable]:
+def result_tables(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> list[ResultTable]:
     """A table for each benchmark.
 
     Args:
         comparisons: What [`compare_all`] gave for these runs.
         runs: The runs of the report, a column each.
-        headline: Only the metrics of [`HEADLINE`].
     """
     tables = []
     for comparison in comparisons:
-        wanted = (
-            HEADLINE.get(comparison.benchmark, tuple(comparison.metrics)) if headline else comparison.metrics
-        )
-        rows = tuple(
-            MetricRow(name, comparison.metrics[name], _cells(comparison, name, runs))
-            for name in wanted
-            if name in comparison.metrics
-        )
-        if rows:
-            tables.append(
-                ResultTable(
-                    comparison.benchmark,
-                    rows,
-                    comparison.num_items,
-                    comparison.num_left_out,
-                    comparison.runs[0],
-                )
+        name = comparison.benchmark
+        results = [(one.label, one.scores[name]) for one in runs if name in one.scores]
+        wanted = HEADLINE.get(results[0][1].name, ())
+        leading = [metric for metric in wanted if metric in comparison.metrics] or list(comparison.metrics)
+        others = [metric for metric in comparison.metrics if metric not in leading]
+        printed = _printed_rows(comparison, dict(results), runs)
+        tables.append(
+            ResultTable(
+                benchmark=name,
+                rows=_metric_rows(comparison, leading, runs) + printed,
+                more=_metric_rows(comparison, others, runs),
+                num_items=comparison.num_items,
+                num_left_out=comparison.num_left_out,
+                baseline=comparison.runs[0],
+                power=" ".join(power_note(comparison, leading)),
+                apart=tuple(label for label, _ in results if label not in comparison.runs),
+                scoring=scoring(results),
             )
+        )
     return tables
+
+
+def _comparable(runs: Sequence[Run], name: str) -> list[tuple[str, ScoreResult]]:
+    """The runs that have a benchmark, without those that share no item with the ones before them."""
+    kept: list[tuple[str, ScoreResult]] = []
+    common: set[str] = set()
+    for one in runs:
+        if name not in one.scores or (kept and one.scores[name].name != kept[0][1].name):
+            continue
+        ids = {str(item["id"]) for item in one.scores[name].items}
+        if not kept or common & ids:
+            common = common & ids if kept else ids
+            kept.append((one.label, one.scores[name]))
+    return kept
+
+
+def _metric_rows(comparison: Comparison, names: Sequence[str], runs: Sequence[Run]) -> tuple[MetricRow, ...]:
+    return tuple(MetricRow(name, comparison.metrics[name], _cells(comparison, name, runs)) for name in names)
+
+
+def _printed_rows(
+    comparison: Comparison, results: Mapping[str, ScoreResult], runs: Sequence[Run]
+) -> tuple[MetricRow, ...]:
+    """Metrics that are no ratio of counts, such as POPE's mean F1: of all items, without intervals."""
+    unit = next(iter(comparison.metrics.values()), Metric({}, {}))
+    metric = replace(unit, better="", text="as the official script prints it, of all items of the run")
+    names = dict.fromkeys(name for result in results.values() for name in result.metrics)
+    rows = []
+    for name in names:
+        if any(name in result.definitions for result in results.values()):
+            continue
+        values = (
+            results[one.label].metrics.get(name, math.nan) if one.label in results else math.nan
+            for one in runs
+        )
+        rows.append(MetricRow(name, metric, tuple(Cell(_number(value, decimals(unit))) for value in values)))
+    return tuple(rows)
 
 
 def _cells(comparison: Comparison, name: str, runs: Sequence[Run]) -> tuple[Cell, ...]:
@@ -130,25 +184,28 @@ def _cells(comparison: Comparison, name: str, runs: Sequence[Run]) -> tuple[Cell
 def _cell(estimate: Estimate, difference: Difference | None, metric: Metric) -> Cell:
     if math.isnan(estimate.value):
         return Cell("–")
-    cell = Cell(_number(estimate.value), f"{_number(estimate.low)} to {_number(estimate.high)}")
+    places = decimals(metric)
+    interval = f"{_number(estimate.low, places)} to {_number(estimate.high, places)}"
+    cell = Cell(_number(estimate.value, places), interval)
     if difference is None or math.isnan(difference.value):
         return cell
     verdict = ""
     if difference.p_value < SIGNIFICANT and metric.better:
         verdict = "better" if (difference.value > 0) == (metric.better == "higher") else "worse"
-    interval = f"95% interval {_signed(difference.low)} to {_signed(difference.high)}"
-    return Cell(
-        cell.value,
-        cell.interval,
-        change=f"{_signed(difference.value)}{stars(difference.p_value)}",
-        title=f"difference {_signed(difference.value)}, {interval}, p = {difference.p_value:.2g}",
+    change = _number(difference.value, places, sign="+")
+    ends = [_number(end, places, sign="+") for end in (difference.low, difference.high)]
+    return replace(
+        cell,
+        change=f"{change}{stars(difference.p_value)}",
+        title=f"difference {change}, 95% interval {' to '.join(ends)}, p = {difference.p_value:.2g}",
         verdict=verdict,
     )
 
 
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1f}".replace("-", "−")
-
-
-def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−")
+def _number(value: float, places: int, sign: str = "") -> str:
+    """A number with so many decimals, with more of them where a difference would look like none."""
+    if math.isnan(value):
+        return "–"
+    while sign and value and places < MOST_DECIMALS and abs(value) < 0.5 * 10**-places:
+        places += 1
+    return f"{value:{sign}.{places}f}".replace("-", "−")

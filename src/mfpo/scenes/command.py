@@ -13,7 +13,7 @@ from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.writer import DatasetWriter
 from mfpo.models.load import load_vlm
 from mfpo.preferences.regions.masks import box_of, encode_rle
-from mfpo.scenes.checkpoint import ensure_llava, recipe_for
+from mfpo.scenes.checkpoint import ensure_llava, quick, recipe_for
 from mfpo.scenes.config import ScenesConfig
 from mfpo.scenes.difficulty import world_of
 from mfpo.scenes.preferences import RowMaker, SceneRow
@@ -30,8 +30,9 @@ def run(config: ScenesConfig) -> None:
     console = Console()
     model = config.model_name_or_path
     if config.train_model is not None:
+        recipe = recipe_for(config, config.seed)
         trained = ensure_llava(
-            recipe_for(config, config.seed),
+            quick(recipe) if config.quick else recipe,
             Path(config.train_model),
             num_workers=config.num_workers,
             overwrite=config.overwrite,

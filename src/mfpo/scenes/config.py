@@ -69,6 +69,9 @@ class ScenesConfig(DifficultySettings):
     train_model: str | None = None
     """Train the small LLaVA and save it in this folder; with --output_dir, rows are then sampled from it."""
 
+    quick: bool = False
+    """Train it for seconds only, to see that everything runs; what it then says means nothing."""
+
     split: Literal["train", "validation", "test"] = "train"
     """Part of the world to draw from; no scene is in two of them."""
 

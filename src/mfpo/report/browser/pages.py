@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from mfpo.errors import UserError
 from mfpo.report.browser.charts import Chart
 from mfpo.report.browser.records import BrowseRow, PageSettings, RowPictures
 from mfpo.report.browser.rows import SMALL
-from mfpo.report.page import KEYWORD_COLOURS, asset, csp_hash, encode_picture, render
+from mfpo.report.page import KEYWORD_COLOURS, asset, csp_hash, embedded_json, encode_picture, render
 
 SCRIPTS = ("masks", "noise", "filter", "loader", "verdicts", "list", "row", "main")
 ROWS_PER_CHUNK = 500
@@ -67,7 +66,7 @@ def render_page(
         footer: A sentence under them.
         folder: Whether rows and images lie beside the page.
     """
-    script = asset(*(f"browser/{name}.js" for name in SCRIPTS))
+    script = asset("dom.js", *(f"browser/{name}.js" for name in SCRIPTS))
     style = Markup("\n").join([asset("tokens.css", "browser/style.css"), Markup(_colours())])
     policy = [
         "default-src 'none'",
@@ -94,19 +93,6 @@ def render_page(
             "script": script,
         },
     )
-
-
-def embedded_json(value: Any) -> str:
-    """JSON that is safe inside a script element of HTML: nothing in it can end the element or begin another.
-
-    Raises:
-        ValueError: There is a number that JSON does not have.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    # A lone surrogate has no UTF-8; it only comes from damaged text.
-    return text.encode("utf-8", "replace").decode()
 
 
 class SingleFile:

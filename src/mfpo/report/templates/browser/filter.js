@@ -56,8 +56,7 @@ const hasStatus = (row, status) => {
 // A function that says whether a row fits the state.
 mfpo.matcher = (state, verdictOf) => {
   const tests = [];
-  const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
-  if (words.length) tests.push((row) => words.every((word) => mfpo.searchText(row).includes(word)));
+  if (state.q.trim()) tests.push((row) => mfpo.hasWords(mfpo.searchText(row), state.q));
   const keyword = state.keyword.toLowerCase().trim();
   if (keyword) tests.push((row) => row.keywords.some((entry) => entry.text.toLowerCase().includes(keyword)));
   if (state.scope) tests.push((row) => row.noise.scope === state.scope);

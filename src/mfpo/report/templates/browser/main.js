@@ -120,21 +120,16 @@
   };
 
   // Choices that depend on the rows.
-  const options = (select, entries) => {
-    const chosen = select.value;
-    select.replaceChildren(select.firstElementChild, ...entries.map(([value, label]) => mfpo.element("option", { value, textContent: label })));
-    select.value = chosen;
-  };
   const showChoices = () => {
     const count = (values) => [...values.reduce((counts, value) => counts.set(value, (counts.get(value) ?? 0) + 1), new Map())].sort((a, b) => b[1] - a[1]);
-    options(fields.scope, count(rows.map((row) => row.noise.scope)).map(([name, number]) => [name, `${name} (${number})`]));
+    mfpo.setOptions(fields.scope, count(rows.map((row) => row.noise.scope)).map(([name, number]) => [name, `${name} (${number})`]));
     const frequent = count(rows.flatMap((row) => row.keywords.map((keyword) => keyword.text.toLowerCase()))).slice(0, 200);
     byId("keywords").replaceChildren(...frequent.map(([name]) => mfpo.element("option", { value: name })));
     const facets = mfpo.facets(rows);
-    options(fields.column, [...facets.keys()].map((name) => [name, name]));
+    mfpo.setOptions(fields.column, [...facets.keys()].map((name) => [name, name]));
     fields.column.value = state.column;
     const values = facets.get(state.column) ?? new Map();
-    options(fields.value, [...values].sort((a, b) => b[1] - a[1]).map(([name, number]) => [name, `${name} (${number})`]));
+    mfpo.setOptions(fields.value, [...values].sort((a, b) => b[1] - a[1]).map(([name, number]) => [name, `${name} (${number})`]));
     for (const name of ["scope", "value"]) fields[name].value = state[name];
     byId("facets").hidden = !facets.size;
     for (const part of document.querySelectorAll(".ranked")) part.hidden = !rows.some((row) => row.entropy !== null);

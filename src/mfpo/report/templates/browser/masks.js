@@ -1,7 +1,3 @@
-"use strict";
-// All functions of the page hang on one object, so that tests can call them one by one.
-const mfpo = {};
-
 // Run lengths behind COCO's string: 5 bits a sign, low ones first; from the fourth on, differences.
 mfpo.decodeRuns = (text) => {
   const runs = [];

@@ -1,13 +1,5 @@
 // One row in full: pictures, masks, rejected image, answers. Texts only ever become text nodes.
 
-mfpo.element = (name, properties = {}, ...children) => {
-  const { data = {}, aria = {}, ...rest } = properties;
-  const element = Object.assign(document.createElement(name), rest);
-  Object.assign(element.dataset, data);
-  for (const [key, value] of Object.entries(aria)) element.setAttribute(key === "role" ? key : `aria-${key}`, value);
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-};
 const element = mfpo.element;
 
 mfpo.colourOf = (rank) => {
