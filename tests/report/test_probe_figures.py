@@ -138,6 +138,16 @@ def test_overlays_of_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert all(len(picture) < 10_000 for one in found for picture in one.pictures)
 
 
+def test_equal_overlays_bear_the_names_of_their_runs(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        attended([[1.0]], [[10.0]]).save(tmp_path / name / "scores" / "attention.json")
+        (tmp_path / name / "attention").mkdir()
+        Image.new("RGB", (60, 40), "red").save(tmp_path / name / "attention" / "row-7-mug.png")
+    page = assert_self_contained(write_report(tmp_path / "r.html", [tmp_path / "a", tmp_path / "b"]))
+    alts = [image["alt"] for image in page.named("img")]
+    assert alts == [f"attention of {name} while it names mug" for name in ("a", "b")]
+
+
 def test_every_probe_has_its_place_on_the_page(tmp_path: Path) -> None:
     for result in (preferred("vcd"), attended([[1.0]], [[10.0]]), mmhal({kind: [3] for kind in TYPES})):
         result.save(tmp_path / "run" / "scores" / f"{result.name}.json")
