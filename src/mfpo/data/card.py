@@ -121,17 +121,14 @@ def write_card(folder: Path, notes: CardNotes) -> None:
     import pyarrow.parquet as pq
 
     shards = sorted((folder / "data").glob("train-*.parquet"))
-    metadata = [pq.read_metadata(shard) for shard in shards]
-    unpacked = sum(
-        meta.row_group(index).total_byte_size for meta in metadata for index in range(meta.num_row_groups)
-    )
-    card = dataset_card(
-        folder.resolve().name,
-        sum(meta.num_rows for meta in metadata),
-        pq.read_schema(shards[0]),
-        (sum(shard.stat().st_size for shard in shards), unpacked),
-        notes,
-    )
+    rows = packed = unpacked = 0
+    for shard in shards:  # one by one: the metadata of a shard take megabytes
+        metadata = pq.read_metadata(shard)
+        rows += metadata.num_rows
+        packed += shard.stat().st_size
+        unpacked += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    schema = pq.read_schema(shards[0])
+    card = dataset_card(folder.resolve().name, rows, schema, (packed, unpacked), notes)
     write_atomic(folder / "README.md", card)
 
 
