@@ -368,6 +368,27 @@ def test_inspect_shows_the_first_rows(
     assert not (tmp_path / "out").exists()
 
 
+def test_equal_pictures_under_two_names_have_their_own_boxes(source: Source, tmp_path: Path) -> None:
+    source.add("a.png", encoded(picture()), boxes={"mug": [[0, 0, 0.5, 0.5]]})
+    source.add("b.png", encoded(picture()), boxes={"plate": [[0.5, 0.5, 1, 1]]}, question="And here?")
+    build_dataset(source.config(tmp_path / "out"))
+    found = [[region.keyword for region in row.regions] for row in open_dataset(tmp_path / "out")]
+    assert found == [["red mug"], ["plate"]]
+
+
+def test_names_in_a_table_beside_the_source_are_part_of_it(source: Source, tmp_path: Path) -> None:
+    """LLaMA-Factory's dataset_info.json renames columns; changed, it makes other rows."""
+    source.add("a.png", encoded(picture()), answer="A plate.", worse="A fork.")
+    source.lines = [source.lines[0].replace('"question"', '"instruction"')]
+    info = source.folder / "dataset_info.json"
+    columns = {"prompt": "instruction", "chosen": "answer", "rejected": "worse", "images": "image"}
+    info.write_text(json.dumps({"mine": {"file_name": "pairs.jsonl", "columns": columns}}))
+    build_dataset(source.config(tmp_path / "out"))
+    info.unlink()
+    with pytest.raises(UserError, match="already here"):
+        build_dataset(source.config(tmp_path / "out"))
+
+
 def test_limit(source: Source, tmp_path: Path) -> None:
     assert build_dataset(with_pictures(source, 4).config(tmp_path / "out", limit=2)).rows == 2
 

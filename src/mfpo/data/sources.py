@@ -214,11 +214,6 @@ class Source:
         return Outline(items=items, extra=types, layout=title, stamp=digest.hexdigest(), **brought)
 
 
-def read_source(config: SourceConfig) -> Iterator[Sample | Skip]:
-    """The rows of a source, see [`Source.items`]."""
-    return Source(config).items()
-
-
 @dataclass(frozen=True, slots=True)
 class _Files:
     """The rows of local files, one after the other."""
