@@ -389,6 +389,18 @@ def test_names_in_a_table_beside_the_source_are_part_of_it(source: Source, tmp_p
         build_dataset(source.config(tmp_path / "out"))
 
 
+def test_stored_names_tell_nothing_of_this_machine(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("b.png", "c.png"):
+        (tmp_path / "elsewhere" / name).write_bytes(encoded(picture(ord(name[0]))))
+    source.add("a.png", encoded(picture()))
+    source.add("b.png", None, image=str(tmp_path / "elsewhere/b.png"))
+    source.add("c.png", None, image="../elsewhere/c.png")
+    build_dataset(source.config(tmp_path / "out"))
+    names = [row.images[0].path for row in open_dataset(tmp_path / "out")]
+    assert names == ["images/a.png", "b.png", "c.png"]
+
+
 def test_limit(source: Source, tmp_path: Path) -> None:
     assert build_dataset(with_pictures(source, 4).config(tmp_path / "out", limit=2)).rows == 2
 
