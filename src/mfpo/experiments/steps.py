@@ -107,14 +107,10 @@ class SceneLlava(Model):
     @cached_property
     def recipe(self) -> Any:
         """What it is trained by."""
-        from mfpo.scenes.checkpoint import recipe_for
+        from mfpo.scenes.checkpoint import quick, recipe_for
 
         recipe = recipe_for(self.difficulty, self.seed)
-        if self.short:
-            recipe = replace(
-                recipe, num_scenes=256, tower_steps=4, alignment_steps=4, steps=4, lesson_steps=2
-            )
-        return recipe
+        return quick(recipe) if self.short else recipe
 
     def depends(self) -> dict[str, Any]:
         """The recipe's own fingerprint covers code and libraries."""
