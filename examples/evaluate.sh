@@ -10,6 +10,8 @@ set -euo pipefail
 base=${1:-}
 out=${2:-runs/evaluate}
 scenes=${SCENES:-24}
+# The model is so small that a second thread mostly waits.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$out"
 
 if [ -z "$base" ]; then

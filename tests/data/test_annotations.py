@@ -93,7 +93,7 @@ def test_coco_instances(tmp_path: Path) -> None:
     assert boxes(annotations, "val2014/a.jpg", (20, 30)) == [(1, 2, 11, 7), (0, 0, 3, 3)]
     image = annotations.find("a.jpg")
     assert image is not None and image.labels == ["dog", "ball"]
-    assert [item.has_mask for item in image.objects] == [True, True]
+    assert all(item.polygons or item.uncompressed or item.rle for item in image.objects)
     assert boxes(annotations, "b.jpg", (20, 30)) == [(0, 1, 1, 2)]
 
 
@@ -106,11 +106,11 @@ def test_masks_and_boxes_of_one_label(tmp_path: Path) -> None:
     }
     image = load_annotations(write(tmp_path / "a.jsonl", [row])).find("a.png")
     assert image is not None
-    assert [(item.label, item.box, item.has_mask) for item in image.objects] == [
-        ("mug", (0, 0, 2, 2), True),
-        ("plate", (0, 0, 4, 3), False),
-        ("fork", None, True),
-        ("fork", None, True),
+    assert [(item.label, item.box, item.rle) for item in image.objects] == [
+        ("mug", (0, 0, 2, 2), "04"),
+        ("plate", (0, 0, 4, 3), None),
+        ("fork", None, "0b"),
+        ("fork", None, "0b"),
     ]
 
 

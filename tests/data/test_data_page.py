@@ -10,7 +10,7 @@ import pytest
 
 from mfpo.data.layouts.table import LAYOUTS
 from mfpo.data.source_config import SourceConfig
-from mfpo.data.sources import Source, read_source
+from mfpo.data.sources import Source
 from mfpo.data.writer import DatasetWriter
 from mfpo.records import Sample
 from preference_rows import make_pairs
@@ -46,7 +46,7 @@ def test_what_is_exported_for_others_is_read_again(tmp_path: Path, monkeypatch: 
         re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[-1]
     )
     for name in ("swift.jsonl", "factory.json"):
-        rows = list(read_source(SourceConfig(dataset=str(tmp_path / "exported" / name))))
+        rows = list(Source(SourceConfig(dataset=str(tmp_path / "exported" / name))).items())
         assert len(rows) == 3
         for row, pair in zip(rows, pairs, strict=True):
             assert isinstance(row, Sample)

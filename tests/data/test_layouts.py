@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mfpo.data.source_config import SourceConfig
-from mfpo.data.sources import Source, read_source
+from mfpo.data.sources import Source
 from mfpo.errors import Skip, UserError
 from mfpo.records import Sample, assistant_message, text_of, user_message
 
@@ -83,7 +83,7 @@ def write(path: Path, rows: list[Any]) -> str:
 
 
 def read(dataset: str | Path, **settings: Any) -> list[Sample | Skip]:
-    return list(read_source(SourceConfig(dataset=str(dataset), **settings)))
+    return list(Source(SourceConfig(dataset=str(dataset), **settings)).items())
 
 
 def one(dataset: str | Path, **settings: Any) -> Sample:
@@ -131,6 +131,7 @@ def test_descriptions_of_hadpo_are_an_object_by_image_id(tmp_path: Path) -> None
         ("swift-messages", {"messages": "text"}, "bad-value"),
         ("openai", {"chosen": {"role": "assistant", "content": "see <image>"}}, "bad-value"),
         ("openai", {"images": []}, "image-count"),
+        ("openai", {"chosen": chat(("user", "Another question?"), ("assistant", CHOSEN))}, "bad-value"),
     ],
 )
 def test_a_row_that_breaks_its_layout(tmp_path: Path, name: str, change: dict[str, Any], reason: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mfpo.data.source_config import SourceConfig
-from mfpo.data.sources import read_source as read_config
+from mfpo.data.sources import Source
 from mfpo.errors import Skip, UserError
 from mfpo.records import Sample, text_of, user_message
 
@@ -26,7 +26,7 @@ def jsonl(path: Path, rows: list[Any]) -> str:
 
 
 def read_source(dataset: str, image_dir: str | None = None, **settings: Any) -> Iterator[Sample | Skip]:
-    return read_config(SourceConfig(dataset=dataset, image_dir=image_dir, **settings))
+    return Source(SourceConfig(dataset=dataset, image_dir=image_dir, **settings)).items()
 
 
 def samples(dataset: str, image_dir: str | None = None) -> list[Sample]:

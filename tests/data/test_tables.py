@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mfpo.data import json_items, tables
 from mfpo.data.json_items import BrokenJsonError
 from mfpo.data.source_config import SourceConfig
-from mfpo.data.sources import Source, read_source
+from mfpo.data.sources import Source
 from mfpo.errors import Skip, UserError
 from mfpo.records import Sample, text_of
 
@@ -31,7 +31,7 @@ JSON = st.recursive(
 
 
 def read(dataset: Path | str, **settings: Any) -> list[Sample | Skip]:
-    return list(read_source(SourceConfig(dataset=str(dataset), **settings)))
+    return list(Source(SourceConfig(dataset=str(dataset), **settings)).items())
 
 
 def answers(dataset: Path | str, **settings: Any) -> list[str]:

@@ -112,6 +112,20 @@ def test_the_first_images_stay_the_first(
     assert result.settings["answers"]["skipped"] == 1
 
 
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_whole_file_is_scored_on_its_first_images(tmp_path: Path, no_nltk_data: None, name: str) -> None:
+    """The answers to other questions are counted, not refused."""
+    small = SMALL[name](tmp_path)
+    path = write_lines(tmp_path / "whole.jsonl", small.rows)
+    config = {**small.settings, "num_samples": 1, "output_file": str(tmp_path / "scores.json")}
+    score.run_score(ScoreConfig(benchmark=name, predictions=str(path), data_dir=str(tmp_path), **config))
+    result = ScoreResult.load(tmp_path / "scores.json")
+    # POPE asks about a picture in three sets, the scene world three times.
+    first = 3 if name in ("pope", "scenes") else 1
+    assert result.settings["answers"]["scored"] == len(result.items) == first
+    assert result.settings["answers"]["left_out"] == len(small.rows) - first
+
+
 def test_a_log_is_read_by_position_whatever_is_scored(tmp_path: Path, no_nltk_data: None) -> None:
     """AMBER asks the same of every picture, so that positions matter; all of them, not those of the first."""
     small = SMALL["amber"](tmp_path)

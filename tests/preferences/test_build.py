@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from mfpo.data.files import read_jsonl
-from mfpo.data.folder import open_dataset, shard_files
+from mfpo.data.folder import open_dataset, read_manifest, shard_files
 from mfpo.data.images import open_image
 from mfpo.data.writer import DatasetWriter
 from mfpo.errors import UserError
 from mfpo.preferences import build
 from mfpo.preferences.build import build_dataset
 from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.regions.base import BACKENDS, load_backend
 from mfpo.preferences.regions.masks import union_mask
 from mfpo.preferences.worker import Request, Worker
 from mfpo.records import PreferencePair, row_id, row_seed
@@ -367,6 +368,39 @@ def test_inspect_shows_the_first_rows(
     assert not (tmp_path / "out").exists()
 
 
+def test_equal_pictures_under_two_names_have_their_own_boxes(source: Source, tmp_path: Path) -> None:
+    source.add("a.png", encoded(picture()), boxes={"mug": [[0, 0, 0.5, 0.5]]})
+    source.add("b.png", encoded(picture()), boxes={"plate": [[0.5, 0.5, 1, 1]]}, question="And here?")
+    build_dataset(source.config(tmp_path / "out"))
+    found = [[region.keyword for region in row.regions] for row in open_dataset(tmp_path / "out")]
+    assert found == [["red mug"], ["plate"]]
+
+
+def test_names_in_a_table_beside_the_source_are_part_of_it(source: Source, tmp_path: Path) -> None:
+    """LLaMA-Factory's dataset_info.json renames columns; changed, it makes other rows."""
+    source.add("a.png", encoded(picture()), answer="A plate.", worse="A fork.")
+    source.lines = [source.lines[0].replace('"question"', '"instruction"')]
+    info = source.folder / "dataset_info.json"
+    columns = {"prompt": "instruction", "chosen": "answer", "rejected": "worse", "images": "image"}
+    info.write_text(json.dumps({"mine": {"file_name": "pairs.jsonl", "columns": columns}}))
+    build_dataset(source.config(tmp_path / "out"))
+    info.unlink()
+    with pytest.raises(UserError, match="already here"):
+        build_dataset(source.config(tmp_path / "out"))
+
+
+def test_stored_names_tell_nothing_of_this_machine(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("b.png", "c.png"):
+        (tmp_path / "elsewhere" / name).write_bytes(encoded(picture(ord(name[0]))))
+    source.add("a.png", encoded(picture()))
+    source.add("b.png", None, image=str(tmp_path / "elsewhere/b.png"))
+    source.add("c.png", None, image="../elsewhere/c.png")
+    build_dataset(source.config(tmp_path / "out"))
+    names = [row.images[0].path for row in open_dataset(tmp_path / "out")]
+    assert names == ["images/a.png", "b.png", "c.png"]
+
+
 def test_limit(source: Source, tmp_path: Path) -> None:
     assert build_dataset(with_pictures(source, 4).config(tmp_path / "out", limit=2)).rows == 2
 
@@ -382,6 +416,13 @@ def test_limit(source: Source, tmp_path: Path) -> None:
         ({"num_workers": 0}, "--num_workers"),
         ({"limit": 0}, "--limit"),
         ({"top_k": 0}, "top_k"),
+        ({"min_region": 5.0}, "--min_region"),
+        ({"min_region": 0.7}, "no region is at least 0.7 and at most 0.6"),
+        ({"dilate": -0.1}, "--dilate"),
+        ({"dilate": float("nan")}, "--dilate"),
+        ({"box_threshold": 35.0}, "--box_threshold"),
+        ({"mask_threshold": 1.0}, "all pixels or none"),
+        ({"keywords": "given"}, "bring no keywords"),
         ({"regions": "grounded"}, "--regions"),
         ({"annotations": None, "regions": "annotations"}, "--annotations"),
         ({"annotations": "/nowhere.jsonl"}, "cannot be read"),
@@ -464,7 +505,16 @@ class DyingOnce(Whole):
 
 class Wrong:
     def segment(self, image, keywords, *, name=None):
-        return [Region("unicorn", (0, 0, 1, 1), 1.0, "0", (1, 1))]
+        size = image.height, image.width
+        return [Region("unicorn", (0, 0, 1, 1), 1.0, encode_rle(np.ones(size, bool)), size)]
+
+class Nothing:
+    def segment(self, image, keywords, *, name=None):
+        return None
+
+class Damaged:
+    def segment(self, image, keywords, *, name=None):
+        return [Region(word, (0, 0, 1, 1), 1.0, "04", (image.height, image.width)) for word in keywords]
 """
 
 
@@ -501,7 +551,12 @@ def test_a_backend_that_fails_on_a_picture_costs_one_row(
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("Wrong", "unicorn"), ("Broken", "failed on 10 pictures in a row; the last: ZeroDivision")],
+    [
+        ("Wrong", "unicorn"),
+        ("Damaged", "run lengths that don't fill"),
+        ("Nothing", "something else than a list"),
+        ("Broken", "failed on 10 pictures in a row; the last: ZeroDivision"),
+    ],
 )
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_broken_backend_ends_the_build(
@@ -512,6 +567,29 @@ def test_a_broken_backend_ends_the_build(
     )
     with pytest.raises(UserError, match=what):
         build_dataset(config)
+
+
+def test_rows_without_keywords_of_their_own_come_in_any_number(source: Source, tmp_path: Path) -> None:
+    """More of them than a window holds, before the first that has some."""
+    for number in range(40):
+        source.add("a.png", encoded(picture()), question=f"What {number}?")
+    source.add("a.png", None, keywords=["plate"])
+    for workers in (1, 2):
+        summary = build_dataset(source.config(tmp_path / str(workers), keywords="given", num_workers=workers))
+        assert summary.scopes == {"global": 40, "region": 1}
+    assert all_bytes(tmp_path / "1") == all_bytes(tmp_path / "2")
+
+
+def test_the_backend_that_auto_stood_for_is_recorded(
+    source: Source, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = load_backend("own_backend:Known")
+    own.fingerprint = "clipseg-0123456789abcdef"
+    monkeypatch.setitem(BACKENDS, "auto", lambda _: own)
+    config = replace(with_pictures(source, 1).config(tmp_path / "out"), annotations=None)
+    build_dataset(config)
+    assert read_manifest(tmp_path / "out")["region_backend"] == own.fingerprint
+    assert "\nregions: clipseg\n" in (tmp_path / "out/README.md").read_text()
 
 
 def test_one_keyword_that_fails_costs_only_the_rows_that_have_it(

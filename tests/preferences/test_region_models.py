@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from region_models import save_clipseg, save_grounding_dino, save_owlv2, save_sam2, save_sam3
+from safetensors.torch import load_file
 
 from mfpo.data.folder import open_dataset, shard_files
 from mfpo.errors import UserError
@@ -20,9 +22,10 @@ from mfpo.preferences.build import build_dataset
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.regions import instances
 from mfpo.preferences.regions.base import RegionOptions, backend_fingerprint, load_backend
-from mfpo.preferences.regions.checkpoints import Place
+from mfpo.preferences.regions.checkpoints import Checkpoint, Place, checkpoints
 from mfpo.preferences.regions.instances import decode_boxes, resized_masks
 from mfpo.preferences.regions.masks import box_of, decode_rle
+from mfpo.preferences.regions.sam2 import SquareInput
 from mfpo.preferences.regions.sam3 import decode_instances
 
 KEYWORDS = ["red mug", "dog", "double decker bus"]
@@ -96,7 +99,9 @@ def test_a_keyword_is_found_alike_alone_and_with_others_in_one_look(
     assert all(region.size == (60, 90) and 0 < region.score <= 1 for region in regions)
     assert regions == [region for word in KEYWORDS for region in backend.segment(picture, [word])]
     other = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    assert backend.segment(other, KEYWORDS) != regions, "nothing of the last picture is left"
+    again = backend.segment(other, KEYWORDS)
+    assert again != regions
+    assert again == opened(name, folders).segment(other, KEYWORDS), "nothing of the last picture is left"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -116,6 +121,89 @@ def test_fingerprints_tell_settings_and_weights_apart(folders: dict[str, str], t
     torch.manual_seed(7)
     other = save_clipseg(tmp_path)
     assert one != backend_fingerprint(opened("clipseg", {"clipseg": str(other)}))
+    for name in ("grounded-sam2", "sam3"):
+        settings: list[dict[str, float]] = [{}, {"box_threshold": 0.2}, {"mask_threshold": 0.6}]
+        assert len({backend_fingerprint(opened(name, folders, **change)) for change in settings}) == 3
+
+
+def test_revisions_and_names_go_to_their_models() -> None:
+    defaults = Checkpoint("detector", gate="https://gate"), Checkpoint("segmenter")
+    assert checkpoints(RegionOptions(revision="v1,v2"), *defaults) == [
+        Checkpoint("detector", "v1", "https://gate"),
+        Checkpoint("segmenter", "v2"),
+    ]
+    assert checkpoints(RegionOptions(model="a,b", revision="v1,v2"), *defaults) == [
+        Checkpoint("a", "v1"),
+        Checkpoint("b", "v2"),
+    ]
+
+
+def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
+    folder = save_clipseg(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_backend("clipseg", RegionOptions(model=str(folder), device="cpu"))
+
+
+def test_the_square_that_sam_sees() -> None:
+    """The left half black, the right half white, squeezed to 4x4; mean and deviation by channel."""
+    picture = Image.new("RGB", (40, 10))
+    picture.paste((255, 255, 255), (20, 0, 40, 10))
+    place = Place(torch.device("cpu"), torch.float32)
+    settings = {"size": {"height": 4}, "image_mean": [0.5, 0.25, 0.0], "image_std": [0.5, 0.25, 1.0]}
+    for given in (settings, {"image_processor": settings}):
+        (pixels,) = SquareInput(given, place)(picture)
+        assert pixels.shape == (3, 4, 4)
+        assert pixels[:, :, 0].tolist() == [[-1.0] * 4, [-1.0] * 4, [0.0] * 4]
+        assert pixels[:, :, 3].tolist() == [[1.0] * 4, [3.0] * 4, [1.0] * 4]
+    assert SquareInput({}, place).side == 1024
+
+
+def test_sam2_equals_the_plain_model(folders: dict[str, str], picture: Image.Image) -> None:
+    from transformers import Sam2Model
+
+    segmenter = opened("owlv2-sam", folders).segmenter
+    plain = Sam2Model.from_pretrained(folders["owlv2-sam"].split(",")[1]).eval()
+    boxes = np.array([[5.0, 5.0, 60.0, 40.0], [30.0, 10.0, 85.0, 55.0], [0.0, 0.0, 20.0, 20.0]])
+    scaled = torch.tensor(boxes * np.tile([128 / 90, 128 / 60], 2), dtype=torch.float32)
+    with torch.inference_mode():
+        out = plain(pixel_values=segmenter._input(picture), input_boxes=scaled[None], multimask_output=False)
+        shown = torch.nn.functional.interpolate(out.pred_masks[0], (60, 90), mode="bilinear")[:, 0]
+    middle = float(shown.sigmoid().median())
+    masks, quality = segmenter.masks(picture, boxes, middle)
+    assert (masks != (shown.sigmoid() > middle).numpy()).mean() < 0.01
+    np.testing.assert_allclose(quality, out.iou_scores[0, :, 0].numpy(), atol=1e-4)
+
+
+def test_sam3_equals_the_plain_model(folders: dict[str, str], picture: Image.Image, tmp_path: Path) -> None:
+    from transformers import Sam3Model
+
+    backend = opened("sam3", folders)
+    plain = Sam3Model.from_pretrained(folders["sam3"]).eval()
+    text = backend._tokenizer("dog", padding="max_length", max_length=16, return_tensors="pt")
+    with torch.inference_mode():
+        out = plain(pixel_values=backend._input(picture), **text)
+    expected = decode_instances(
+        "dog",
+        out.pred_logits[0],
+        out.presence_logits[0],
+        out.pred_masks[0],
+        size=(60, 90),
+        score_threshold=0.01,
+        mask_threshold=0.5,
+    )
+    found = backend.segment(picture, ["dog"])
+    assert [region.score for region in found] == pytest.approx(
+        [region.score for region in expected], abs=2e-4
+    )
+    assert len(found) > 0
+    # Without settings of its own a checkpoint gets the preprocessing of SAM 3, not that of SAM 2.
+    shutil.copytree(folders["sam3"], tmp_path / "bare")
+    (tmp_path / "bare/preprocessor_config.json").unlink()
+    bare = opened("sam3", {"sam3": str(tmp_path / "bare")})._input
+    assert bare.side == 1008 and bare(Image.new("RGB", (9, 9))).unique().tolist() == [-1.0]
 
 
 def test_grounding_dino_equals_the_official_processor(
@@ -186,6 +274,8 @@ def test_clipseg_equals_the_plain_model(folders: dict[str, str], picture: Image.
     (region,) = opened("clipseg", folders, mask_threshold=middle).segment(picture, ["dog"])
     expected = (shown.sigmoid() > middle).numpy()
     assert (decode_rle(region.rle, region.size) != expected).mean() < 0.01
+    sure = logits.sigmoid()[logits.sigmoid() > middle]
+    assert region.score == pytest.approx(float(sure.mean()), abs=1e-3)
 
 
 def test_boxes_of_a_wide_picture() -> None:

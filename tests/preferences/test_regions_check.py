@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,9 @@ def test_found_regions_are_compared_with_boxes(
         annotations=str(tmp_path / "boxes.jsonl"),
         check_regions=True,
     )
+    build_dataset(replace(config, annotations=None, check_regions=False))
+    (tmp_path / "out/region_check/worst").mkdir(parents=True)
+    (tmp_path / "out/region_check/worst/of-an-earlier-check.png").touch()
     build_dataset(config)
     assert "3 keywords have given boxes, 2 were found, 1 of them right (50%" in capsys.readouterr().out
     report = json.loads((tmp_path / "out/region_check/report.json").read_text())

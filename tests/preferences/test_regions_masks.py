@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,8 +84,10 @@ def test_the_share_of_a_union_is_that_of_its_pixels(masks: list[NDArray[np.bool_
 
 def test_the_share_of_a_region_of_another_size_is_refused() -> None:
     region = Region("k", (0, 0, 7, 5), 1.0, encode_rle(np.ones((5, 7), dtype=bool)), (5, 7))
-    with pytest.raises(ValueError, match="doesn't fill"):
+    with pytest.raises(ValueError, match="in an image of"):
         union_share([region], (7, 5))
+    with pytest.raises(ValueError, match="don't fill"):
+        union_share([replace(region, size=(7, 6))], (7, 6))
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,14 @@ def test_dilate_grows_by_a_share_of_the_shorter_side() -> None:
     assert grown(kept, 0.0) == kept
 
 
+def test_a_mask_at_the_border_grows_inside_and_one_of_nothing_is_too_small() -> None:
+    (kept,), _ = select(["cup"], [box("cup", 0, 0, 4, 4)], dilate=0.1)
+    # Radius 2 to the right and below only; the corner has the one pixel at (1, 1).
+    assert decode_rle(kept.rle, SIZE).sum() == 16 + 2 * 4 * 2 + 1 and kept.box == (0, 0, 6, 6)
+    (status,) = select(["cup"], [box("cup", 3, 3, 3, 3)], min_share=0.0)[1]
+    assert status.status == "too-small"
+
+
 def test_limits_of_the_defaults() -> None:
     # Half of one of the 576 patches of a 336-pixel picture; and most of the picture.
     assert pytest.approx(0.5 / 576, rel=0.2) == MIN_SHARE

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_checks import make_pair, write_dataset
 
+from mfpo.data.folder import open_dataset
 from mfpo.data.writer import DatasetWriter
 from mfpo.errors import Skip
 from mfpo.records import Noise, RegionStatus
@@ -35,7 +36,7 @@ def test_a_dataset_is_counted(tmp_path: Path) -> None:
         make_pair(keywords=(), seed=4, noise=Noise("global")),
         make_pair(seed=5, noise=Noise("crop")),
     ]
-    statistics = collect(write_dataset(tmp_path / "data", pairs), "region")
+    statistics = collect(open_dataset(write_dataset(tmp_path / "data", pairs)), "region")
     charts = statistics.charts()
     assert dict(statistics.facts()) == {
         "rows": "5",

@@ -27,6 +27,11 @@ def test_only_what_the_second_text_adds_is_marked() -> None:
     assert changed("A red mug and a spoon.", "A red mug.") == []
 
 
+def test_texts_that_repeat_themselves_are_compared_word_by_word() -> None:
+    """Placed side by side, the "b" at the end would be new, after minutes for long texts."""
+    assert changed("b " + "a " * 300, "a " * 300 + "b c d") == ["c d"]
+
+
 def test_hyphens_and_apostrophes_stay_inside_words() -> None:
     assert changed("a t-shirt", "a t-bone") == ["t-bone"]
     assert changed("the dog's bowl", "the cat's bowl") == ["cat's"]

@@ -31,11 +31,12 @@ def mmhal(ratings: dict[str, list[int]]) -> ScoreResult:
     return score_result("mmhal", records, metrics, {})
 
 
-def preferred(
-    schedule: str, names: tuple[str, ...] = ("clean", "region@900", "region@500", "black")
-) -> ScoreResult:
+VCD = ("clean", "region@900", "region@500", "black")
+
+
+def preferred(*names: str) -> ScoreResult:
     metrics: dict[str, Metric] = {name: Metric(f"{name} preferred", "rows") for name in names}
-    metrics["drop region@500"] = Metric({"clean preferred": 1, "region@500 preferred": -1}, "rows")
+    metrics[f"drop {names[2]}"] = Metric({"clean preferred": 1, f"{names[2]} preferred": -1}, "rows")
     records = [
         {
             "id": str(row),
@@ -44,7 +45,7 @@ def preferred(
         }
         for row in range(10)
     ]
-    return score_result("distortion", records, metrics, {"schedule": schedule})
+    return score_result("distortion", records, metrics, {})
 
 
 def attended(on_object: Any, on_image: Any) -> ScoreResult:
@@ -86,18 +87,16 @@ def test_the_polygons_name_types_and_runs() -> None:
 
 
 def test_curves_begin_at_the_clean_picture_and_ascend() -> None:
-    (scope, curve), *others = distortion_curves(preferred("vcd")).items()
+    (scope, curve), *others = distortion_curves(preferred(*VCD)).items()
     # Preferred in 9 of 10 rows with the clean picture, in 7 at step 500, in 8 at step 900.
     assert (scope, others) == ("region", [])
     assert [(step, found.value) for step, found in curve] == [(0, 90.0), (500, 70.0), (900, 80.0)]
 
 
 def test_schedules_have_panels_of_their_own() -> None:
-    first = run_of("a", Path(), preferred("vcd"), preferred("ddpm-linear"))
-    second = run_of("b", Path(), preferred("vcd"))
-    titles = re.findall(r">(region[^<]*)</text>", str(distortion([first, second])))
-    assert titles == ["region, vcd", "region, ddpm-linear"]
-    assert re.findall(r">(region[^<]*)</text>", str(distortion([second]))) == ["region"]
+    both = preferred(*VCD, "region/ddpm-linear@500")
+    titles = re.findall(r">(region[^<]*)</text>", str(distortion([run_of("a", Path(), both)])))
+    assert titles == ["region", "region, ddpm-linear"]
     assert distortion([run_of("c", Path())]) is None
 
 
@@ -138,8 +137,18 @@ def test_overlays_of_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert all(len(picture) < 10_000 for one in found for picture in one.pictures)
 
 
+def test_equal_overlays_bear_the_names_of_their_runs(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        attended([[1.0]], [[10.0]]).save(tmp_path / name / "scores" / "attention.json")
+        (tmp_path / name / "attention").mkdir()
+        Image.new("RGB", (60, 40), "red").save(tmp_path / name / "attention" / "row-7-mug.png")
+    page = assert_self_contained(write_report(tmp_path / "r.html", [tmp_path / "a", tmp_path / "b"]))
+    alts = [image["alt"] for image in page.named("img")]
+    assert alts == [f"attention of {name} while it names mug" for name in ("a", "b")]
+
+
 def test_every_probe_has_its_place_on_the_page(tmp_path: Path) -> None:
-    for result in (preferred("vcd"), attended([[1.0]], [[10.0]]), mmhal({kind: [3] for kind in TYPES})):
+    for result in (preferred(*VCD), attended([[1.0]], [[10.0]]), mmhal({kind: [3] for kind in TYPES})):
         result.save(tmp_path / "run" / "scores" / f"{result.name}.json")
     page = assert_self_contained(write_report(tmp_path / "r.html", [tmp_path / "run"]))
     assert [a["id"] for a in page.named("section")] == [

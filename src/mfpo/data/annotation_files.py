@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TextIO, TypeAlias, get_args
@@ -78,11 +78,13 @@ def load_annotations(path: str | Path, box_format: BoxFormat | None = None) -> A
 
 def _whole_document(file: TextIO) -> Any:
     """The JSON document, or None for JSON Lines, which are not read as a whole."""
-    first = _parsed(next((line for line in file if line.strip()), ""))
-    file.seek(0)
-    if isinstance(first, dict) and not first.keys() >= _COCO:
+    document = _parsed(next((line for line in file if line.strip()), ""))
+    if isinstance(document, dict) and not document.keys() >= _COCO:
+        file.seek(0)
         return None
-    document = _parsed(file.read())
+    if document is None or any(line.strip() for line in file):
+        file.seek(0)
+        document = _parsed(file.read())
     file.seek(0)
     # A single row of ours is also a whole document.
     return [document] if isinstance(document, dict) and "image" in document else document
@@ -118,11 +120,6 @@ def _guarded(where: str, read: Any) -> Any:
             where=where,
             fix='{"image": NAME, "boxes": {LABEL: [[x0, y0, x1, y1], ...]}} per image, or COCO instances',
         ) from None
-
-
-def _own_images(rows: Iterable[tuple[int, Any]], path: Path) -> Iterator[AnnotatedImage]:
-    for number, row in rows:
-        yield _guarded(f"{path}:{number}", lambda row=row: _own_image(row))
 
 
 def _own_image(row: Any) -> AnnotatedImage:

@@ -35,11 +35,6 @@ class AnnotatedObject:
     uncompressed: tuple[int, ...] = ()
     size: tuple[int, int] | None = None
 
-    @property
-    def has_mask(self) -> bool:
-        """Whether its outline is known, not only its box."""
-        return self.rle is not None or bool(self.polygons or self.uncompressed)
-
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:

@@ -121,14 +121,14 @@ def write_card(folder: Path, notes: CardNotes) -> None:
     import pyarrow.parquet as pq
 
     shards = sorted((folder / "data").glob("train-*.parquet"))
-    rows = unpacked = 0
-    for shard in shards:
-        # One at a time: in memory, what a shard says of itself takes some megabytes.
+    rows = packed = unpacked = 0
+    for shard in shards:  # one by one: the metadata of a shard take megabytes
         metadata = pq.read_metadata(shard)
         rows += metadata.num_rows
+        packed += shard.stat().st_size
         unpacked += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    size = sum(shard.stat().st_size for shard in shards), unpacked
-    card = dataset_card(folder.resolve().name, rows, pq.read_schema(shards[0]), size, notes)
+    schema = pq.read_schema(shards[0])
+    card = dataset_card(folder.resolve().name, rows, schema, (packed, unpacked), notes)
     write_atomic(folder / "README.md", card)
 
 

@@ -110,11 +110,16 @@ class PreferenceDataset:
     def __iter__(self) -> Iterator[PreferencePair]:
         return (self[index] for index in range(len(self)))
 
-    def without_images(self) -> Iterator[PreferencePair]:
-        """All rows in their order, with ``images`` empty: what fills most of the files is not read."""
+    def without_images(self, *, rejected: bool = True) -> Iterator[PreferencePair]:
+        """All rows in their order, with ``images`` empty: what fills most of the files is not read.
+
+        Args:
+            rejected: Whether stored rejected images are read.
+        """
+        left_out = {"images"} if rejected else {"images", "rejected_images"}
         for _, _, number, group in self._groups:
             file = self._open(number)
-            columns = [name for name in file.schema_arrow.names if name != "images"]
+            columns = [name for name in file.schema_arrow.names if name not in left_out]
             for row in file.read_row_group(group, columns=columns, use_threads=False).to_pylist():
                 yield pair_from_row(row)
 

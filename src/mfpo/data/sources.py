@@ -49,6 +49,7 @@ class Outline:
         items: Number of its rows, unusable ones included; None for a stream that does not say.
         extra: Further columns and their types.
         rejected_images: Whether a row brings rejected images along.
+        keywords: Whether a row brings keywords along.
         layout: What people call the rows' layout.
         stamp: Changes when one of the image files does: by name, size and time of change, not by content.
     """
@@ -56,6 +57,7 @@ class Outline:
     items: int | None
     extra: dict[str, type]
     rejected_images: bool
+    keywords: bool
     layout: str
     stamp: str
 
@@ -175,16 +177,24 @@ class Source:
         # A column of images must be there for the layout, whatever it holds.
         row = {**dict.fromkeys(names), **examples}
         extra = extra_types([extra_columns(layout, row)])
-        return Outline(self.count(), extra, "rejected_images" in names, layout.title, table.stamp)
+        return Outline(
+            items=self.count(),
+            extra=extra,
+            rejected_images="rejected_images" in names,
+            keywords="keywords" in names,
+            layout=layout.title,
+            stamp=table.stamp,
+        )
 
     def _scanned(self) -> Outline:
         """By a pass over the rows that leaves embedded images alone."""
         recogniser = self.recogniser()
-        items, rejected, title = 0, False, ""
+        items, title = 0, ""
+        brought = {"rejected_images": False, "keywords": False}
         digest = hashlib.sha256()
 
         def extras() -> Iterator[Mapping[str, Any]]:
-            nonlocal items, rejected, title
+            nonlocal items, title
             for row in islice(self.raw_rows(images=False), self.config.limit):
                 items += 1
                 if isinstance(row, Skip):
@@ -194,18 +204,14 @@ class Source:
                 if layout is None:
                     continue
                 title = title or layout.title
-                rejected = rejected or bool(values.get("rejected_images"))
+                for column in brought:
+                    brought[column] = brought[column] or bool(values.get(column))
                 for path in row_files(layout, values, self.images):
                     digest.update(_file_stamp(path))
                 yield _writable(extra_columns(layout, values))
 
         types = extra_types(extras())
-        return Outline(items, types, rejected, title, digest.hexdigest())
-
-
-def read_source(config: SourceConfig) -> Iterator[Sample | Skip]:
-    """The rows of a source, see [`Source.items`]."""
-    return Source(config).items()
+        return Outline(items=items, extra=types, layout=title, stamp=digest.hexdigest(), **brought)
 
 
 @dataclass(frozen=True, slots=True)

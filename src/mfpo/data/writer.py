@@ -61,6 +61,7 @@ class DatasetWriter:
         position: How many items of the source lie behind what has been written; a resumed run starts there.
             The caller sets it before each ``write``.
         finished: Shards of an interrupted run; the rows in them must not be written again.
+        info: Further entries of ``manifest.json``, of which some may become known while rows are written.
 
     Raises:
         UserError: The folder cannot be written, or holds something else.
@@ -82,7 +83,7 @@ class DatasetWriter:
         self.position = 0
         self._extra, self._rejected = extra_columns, rejected_images
         self._schema: pa.Schema | None = None
-        self._fingerprint, self._info = fingerprint, dict(info or {})
+        self._fingerprint, self.info = fingerprint, dict(info or {})
         self._rows_per_shard, self._bytes_per_shard = rows_per_shard, bytes_per_shard
         self._rows: list[PreferencePair] = []
         self._bytes = 0
@@ -223,7 +224,7 @@ class DatasetWriter:
             "rows": rows,
             "skipped": len(skipped),
             "shards": [{"name": n.name, "rows": len(r["ids"])} for n, r in zip(names, records, strict=True)],
-            **self._info,
+            **self.info,
         }
         write_json(self.folder / MANIFEST, manifest)
         self.discard()

@@ -20,7 +20,7 @@ from mfpo.preferences.assemble import Finding, Job
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.identity import build_fingerprint, row_settings
 from mfpo.preferences.inspect import inspect_source
-from mfpo.preferences.keywords import KeywordExtractor
+from mfpo.preferences.keywords import KeywordExtractor, no_keywords_given
 from mfpo.preferences.noise import check_noise
 from mfpo.preferences.pipeline import open_row_stream
 from mfpo.preferences.stream import Made
@@ -55,6 +55,8 @@ def build_dataset(config: BuildConfig) -> Summary:
         return _count(config, source)
     check_writable(config.output_dir)
     outline = source.outline()
+    if config.keywords == "given" and not outline.keywords:
+        raise no_keywords_given()
     fingerprint = build_fingerprint(config, source, outline)
     manifest = read_manifest(config.output_dir)
     if manifest is not None and manifest["fingerprint"] == fingerprint and not config.overwrite:
@@ -82,10 +84,7 @@ def _check(config: BuildConfig) -> None:
         raise UserError("no folder is given", where="--output_dir", fix="say where the dataset should be")
     check_noise(Noise(config.noise_scope, config.noise_schedule, config.noise_step, 0, config.noise_fraction))
     config.keyword_config()
-    for name in ("num_workers", "max_workers", "limit"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UserError(f"must be at least 1, not {value}", where=f"--{name}")
+    _check_numbers(config)
     if config.check_regions and config.annotations is None:
         raise UserError(
             "there are no boxes to compare with", where="--check_regions", fix="pass --annotations FILE"
@@ -95,6 +94,28 @@ def _check(config: BuildConfig) -> None:
             "rejected images are drawn at the resolution of a model, and none is named",
             where="--materialize",
             fix="name it with --model_name_or_path",
+        )
+
+
+def _check_numbers(config: BuildConfig) -> None:
+    for name in ("num_workers", "max_workers", "limit"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UserError(f"must be at least 1, not {value}", where=f"--{name}")
+    for name in ("min_region", "max_region", "dilate", "box_threshold", "mask_threshold"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"must be from 0 to 1, not {value}", where=f"--{name}")
+    if config.mask_threshold in (0, 1):
+        raise UserError(
+            f"with {config.mask_threshold} all pixels or none belong to a mask",
+            where="--mask_threshold",
+            fix="give a probability between 0 and 1",
+        )
+    if config.min_region > config.max_region:
+        raise UserError(
+            f"no region is at least {config.min_region} and at most {config.max_region} of the picture",
+            where="--min_region, --max_region",
         )
 
 
@@ -116,6 +137,7 @@ def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: s
         open_row_stream(config, KeywordExtractor(config.keyword_config()), writer.scratch) as stream,
         bar,
     ):
+        writer.info["region_backend"] = stream.backend
         for made in stream.rows(items, seen):
             writer.position = made.position + 1
             if made.job is not None and isinstance(made.outcome, Finding):
@@ -170,7 +192,7 @@ def _notes(config: BuildConfig, source: Source, outline: Outline, summary: Summa
         for name, value in row_settings(config).items()
         if value is not None and value != {} and name not in ("dataset", "image_dir", "limit")
     }
-    settings["regions"] = config.backend
+    settings["regions"] = _backend_name(config)
     counts = {
         "rows": summary.rows,
         "keywords": summary.keywords,
@@ -186,6 +208,12 @@ def _notes(config: BuildConfig, source: Source, outline: Outline, summary: Summa
         skipped=summary.skipped,
         settings=settings,
     )
+
+
+def _backend_name(config: BuildConfig) -> str:
+    """The backend that found the regions; its fingerprint says what ``auto`` stood for."""
+    made_by = (read_manifest(config.output_dir) or {}).get("region_backend")
+    return made_by.rpartition("-")[0] if config.backend == "auto" and made_by else config.backend
 
 
 def _pair(job: Job, finding: Finding, root: Path, outline: Outline) -> PreferencePair:

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 from scipy import fft, ndimage
 
+from mfpo.preferences.regions.masks import grow
+
 WORK_SIDE = 192
 """Longest side in pixels of the reduced picture on which pieces are searched and corrections solved."""
 
@@ -65,20 +67,6 @@ def erase(image: Image.Image, mask: np.ndarray, *, margin: int | None = None) ->
     for part in 1 + np.argsort(-sizes, kind="stable")[:MAX_PARTS]:
         _heal_part(filled, base, mask, smooth, small_mask, labels == part)
     return Image.fromarray(filled)
-
-
-def grow(mask: np.ndarray, margin: int) -> np.ndarray:
-    """The mask and everything within ``margin`` pixels of it (Euclidean distance)."""
-    if margin <= 0 or not mask.any():
-        return mask
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    window = (
-        slice(max(rows[0] - margin, 0), rows[-1] + margin + 1),
-        slice(max(columns[0] - margin, 0), columns[-1] + margin + 1),
-    )
-    grown = mask.copy()
-    grown[window] = ndimage.distance_transform_edt(~mask[window]) <= margin
-    return grown
 
 
 def harmonic_fill(values: np.ndarray, known: np.ndarray, sweeps: int = 12) -> np.ndarray:

@@ -46,10 +46,14 @@ def build_fingerprint(config: BuildConfig, source: Source, outline: Outline) -> 
     """
     settings = row_settings(config)
     settings["regions"] = config.backend
+    settings["columns"] = asdict(source.mapping)
     if source.files:
         # What is in the files counts, not where they lie.
         settings["dataset"] = [_file_stamp(path) for path in source.files]
-    if config.annotations is not None:
+    if config.backend != "annotations":
+        # Then they are only compared with, and a dataset that was built without them can be checked later.
+        settings["annotations"] = settings["box_format"] = None
+    elif config.annotations is not None:
         settings["annotations"] = _file_stamp(Path(config.annotations))
     settings["images"] = outline.stamp
     text = json.dumps([__version__, settings], sort_keys=True)

@@ -61,19 +61,21 @@ class KeywordExtractor:
 
         Args:
             texts: Answers; of one longer than 50,000 characters only the beginning is read.
-            given: Keywords that came with each text, for the method ``given``.
+            given: Keywords that came with each text, for the method ``given``; None for a text without.
 
         Returns:
             One tuple per text, whose spans index the text; empty where no noun names a visible thing.
 
         Raises:
-            UserError: The method is ``given``, and no text brought keywords; or a function of the user's own
-                gave something else than lists of strings.
+            UserError: The method is ``given``, and there are none; or a function of the user's own gave
+                something else than lists of strings.
         """
         if self._source is not None:
             phrases: Sequence[Sequence[str] | None] = self._source(list(texts))
         elif self.config.method == "given":
-            phrases = _brought(texts, given)
+            if given is None:
+                raise no_keywords_given()
+            phrases = given
         else:
             return self._from_graph(texts)
         return [
@@ -144,16 +146,13 @@ def without_repeats(candidates: Sequence[Candidate], order: Sequence[int]) -> li
     return kept
 
 
-def _brought(
-    texts: Sequence[str], given: Sequence[Sequence[str] | None] | None
-) -> Sequence[Sequence[str] | None]:
-    if texts and (given is None or all(own is None for own in given)):
-        raise UserError(
-            "the rows bring no keywords",
-            where="--keywords given",
-            fix="a column `keywords` is needed: a list of phrases, or one text with commas between them",
-        )
-    return given or ()
+def no_keywords_given() -> UserError:
+    """What to say where the method is ``given`` and nothing brings keywords."""
+    return UserError(
+        "the rows bring no keywords",
+        where="--keywords given",
+        fix="a column `keywords` is needed: a list of phrases, or one text with commas between them",
+    )
 
 
 def keyword_graph(

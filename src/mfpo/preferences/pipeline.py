@@ -34,4 +34,4 @@ def open_row_stream(
             path = ":memory:" if scratch is None else scratch / "regions.sqlite"
         with RegionStore(path) as store:
             search = RegionSearch(engine, store, by_name=fingerprint is None)
-            yield RowStream(config, engine, search, extractor)
+            yield RowStream(config, engine, search, extractor, fingerprint)

@@ -56,11 +56,21 @@ class RowStream:
         engine: Works on pictures.
         search: Searches them, with that engine.
         extractor: Finds the keywords; None for none.
+        backend: Fingerprint of the region backend.
+
+    Attributes:
+        backend: The same.
     """
 
     def __init__(
-        self, config: BuildConfig, engine: Engine, search: RegionSearch, extractor: KeywordExtractor | None
+        self,
+        config: BuildConfig,
+        engine: Engine,
+        search: RegionSearch,
+        extractor: KeywordExtractor | None,
+        backend: str | None = None,
     ) -> None:
+        self.backend = backend
         self._config, self._engine, self._search, self._extractor = config, engine, search, extractor
 
     def rows(self, items: Iterable[tuple[int, Sample | Skip]], seen: set[str]) -> Iterator[Made]:

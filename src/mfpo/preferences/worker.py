@@ -15,6 +15,7 @@ from mfpo.data.images import open_image
 from mfpo.errors import RowError, UserError
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.regions.base import RegionBackend, backend_fingerprint, load_backend
+from mfpo.preferences.regions.masks import union_share
 from mfpo.preferences.store import Picture
 from mfpo.records import ImageSource, Noise, Region
 
@@ -137,16 +138,15 @@ class Worker:
         return ImageSource(path=drawing.name, data=data.getvalue())
 
     def _by_keyword(
-        self, regions: Sequence[Region], keywords: Sequence[str], picture: Image.Image
+        self, regions: Any, keywords: Sequence[str], picture: Image.Image
     ) -> dict[str, tuple[Region, ...]]:
-        size = picture.height, picture.width
-        for region in regions:
-            if region.keyword not in keywords or tuple(region.size) != size:
-                raise UserError(
-                    f"a region of {region.keyword!r}, size {tuple(region.size)} in a picture of {size}",
-                    where=f"--regions {self.config.regions}",
-                    fix="a backend returns regions of the keywords it was given, with size (height, width)",
-                )
+        problem = _broken_contract(regions, keywords, (picture.height, picture.width))
+        if problem is not None:
+            raise UserError(
+                problem,
+                where=f"--regions {self.config.regions}",
+                fix="it returns regions of the keywords that it was given, with size (height, width)",
+            )
         return {word: tuple(region for region in regions if region.keyword == word) for word in keywords}
 
     @cached_property
@@ -159,6 +159,20 @@ class Worker:
 
         assert self.config.model_name_or_path is not None, "checked before any row is read"
         return load_processor(self.config.model_name_or_path).image_processor
+
+
+def _broken_contract(regions: Any, keywords: Sequence[str], size: tuple[int, int]) -> str | None:
+    """What is wrong with what a backend returned, None if nothing is."""
+    if not isinstance(regions, Sequence) or not all(isinstance(region, Region) for region in regions):
+        return "it returned something else than a list of regions"
+    for region in regions:
+        if region.keyword not in keywords:
+            return f"a region of {region.keyword!r}, which was not asked for"
+        try:
+            union_share([region], size)
+        except (ValueError, TypeError, AttributeError) as error:
+            return f"a region of {region.keyword!r}: {error}"
+    return None
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def _page(
     as_folder: bool,
 ) -> str:
     """The page with the statistics of all rows, and without the rows."""
-    statistics = collect(config.dataset, _asked_scope(config.dataset))
+    statistics = collect(dataset, _asked_scope(config.dataset))
     skipped = skipped_chart(config.dataset)
     charts = [
         *statistics.charts(),

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 # A word with its inner hyphens and apostrophes, or one sign of a script without spaces.
 _WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W_぀-ヿ㐀-鿿]+(?:[-'’][^\W_぀-ヿ㐀-鿿]+)*")
+
+MOST_EQUAL_PAIRS = 50_000
+"""Pairs of equal words, one of either text, up to which texts are compared place by place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ def pieces(text: str, marks: Iterable[Mark] = ()) -> list[Piece]:
 def changed_words(before: str, after: str, style: str = "changed") -> list[Mark]:
     """Marks on the words of ``after`` that a word-by-word comparison does not find in ``before``.
 
-    Case and punctuation are ignored; neighbouring words share a mark.
+    Case and punctuation are ignored; neighbouring words share a mark. Of texts that repeat themselves so much
+    that the comparison would take minutes, only words that ``before`` has nowhere are marked.
 
     Args:
         before: The text compared with.
@@ -85,12 +90,22 @@ def changed_words(before: str, after: str, style: str = "changed") -> list[Mark]
     words = list(_WORD.finditer(after))
     left = [match.group().casefold() for match in _WORD.finditer(before)]
     right = [match.group().casefold() for match in words]
-    matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
-    return [
-        Mark(words[start].start(), words[end - 1].end(), style)
-        for operation, _, _, start, end in matcher.get_opcodes()
-        if operation in ("insert", "replace")
-    ]
+    return [Mark(words[start].start(), words[end - 1].end(), style) for start, end in _differing(left, right)]
+
+
+def _differing(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Ranges [start, end) of ``right`` that ``left`` lacks: there, or anywhere if both repeat themselves."""
+    counts = Counter(left)
+    if sum(counts[word] for word in right) <= MOST_EQUAL_PAIRS:
+        matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
+        for operation, _, _, start, end in matcher.get_opcodes():
+            if operation in ("insert", "replace"):
+                yield start, end
+        return
+    for is_new, group in itertools.groupby(range(len(right)), key=lambda index: right[index] not in counts):
+        places = list(group)
+        if is_new:
+            yield places[0], places[-1] + 1
 
 
 def layered(

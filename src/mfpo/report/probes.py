@@ -49,17 +49,15 @@ class Overlay:
 def distortion(runs: Sequence[Run]) -> Markup | None:
     """Preference accuracy by noise step: a panel for each scope, and schedule if there are several."""
     probed = [(one.label, result) for one in runs for result in _scores(one, "distortion")]
-    schedules = {str(result.settings.get("schedule", "")) for _, result in probed}
     panels: dict[str, dict[str, list[tuple[int, Estimate]]]] = {}
     for label, result in probed:
         for scope, curve in distortion_curves(result).items():
-            name = f"{scope}, {result.settings.get('schedule')}" if len(schedules) > 1 else scope
-            panels.setdefault(name, {})[label] = curve
+            panels.setdefault(scope.replace("/", ", "), {})[label] = curve
     return plots.distortion(panels, [one.label for one in runs]) if panels else None
 
 
 def distortion_curves(result: ScoreResult) -> dict[str, list[tuple[int, Estimate]]]:
-    """Accuracy by noise step for each scope that has steps; step 0 is the clean picture."""
+    """Accuracy by step, 0 for the clean picture, of each ``scope`` or ``scope/schedule`` that has steps."""
     found = {
         name: Estimate(value, *result.intervals.get(name, (math.nan, math.nan)))
         for name, value in result.metrics.items()

@@ -9,26 +9,38 @@ from typing import Any
 from mfpo.evaluation.results import ScoreResult
 from mfpo.evaluation.score import caveats, mode_differences
 
-_LEFT_OUT = frozenset(
-    {
-        *("benchmark", "definitions", "interval", "modes", "quirks", "layers"),
-        *("skipped", "unverified", "spread", "repeats", "predictions", "judgements", "data_dir"),
-    }
-)
+_LEFT_OUT = {
+    "benchmark",
+    "definitions",
+    "interval",
+    "modes",
+    "quirks",
+    "layers",
+    "skipped",
+    "unverified",
+    "spread",
+    "repeats",
+    "predictions",
+    "judgements",
+    "data_dir",
+}
 # What makes scores of two runs incomparable, among the settings that may differ.
 _DECISIVE = (
-    *(
-        "mode",
-        "variant",
-        "split",
-        "similarity",
-        "tools",
-        "official_tools",
-        "synonyms",
-        "ground_truth",
-        "data",
-    ),
-    *("singularize", "analyser", "extractor", "judge.model", "judge.temperature", "schedule"),
+    "mode",
+    "variant",
+    "split",
+    "similarity",
+    "tools",
+    "official_tools",
+    "synonyms",
+    "ground_truth",
+    "data",
+    "singularize",
+    "analyser",
+    "judged_by",
+    "judge.model",
+    "judge.temperature",
+    "schedules",
 )
 
 

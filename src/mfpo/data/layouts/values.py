@@ -134,15 +134,22 @@ def one_answer(value: Any, column: str, prompt: Messages) -> Messages:
         RowError: The value is something else, or holds an image or the place of one.
     """
     found = messages(value, column, role="assistant")
-    if len(found) == len(prompt) + 1 and [m["role"] for m in found[:-1]] == [m["role"] for m in prompt]:
+    if len(found) > 1 and [_said(m) for m in found[:-1]] == [_said(m) for m in prompt]:
         found = found[-1:]
     if len(found) != 1 or found[0]["role"] != "assistant":
-        raise RowError("bad-value", f"column {column} is not one message of the assistant")
+        raise RowError("bad-value", f"column {column} is neither one message nor the prompt and one")
     content = found[0]["content"]
     answer = assistant_message(content) if isinstance(content, str) else found
     if any(part["type"] != "text" or PLACEHOLDER in part["text"] for part in answer[0]["content"]):
         raise RowError("bad-value", f"column {column}: an answer cannot hold images")
     return answer
+
+
+def _said(message: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Who speaks, and the words without places of images."""
+    content = message["content"]
+    texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+    return message["role"], " ".join(texts).replace(PLACEHOLDER, " ").split()
 
 
 def with_parts(prompt: Messages) -> Messages:

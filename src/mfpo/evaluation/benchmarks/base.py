@@ -200,7 +200,7 @@ class Benchmark(ABC):
             path: The file, for messages.
 
         Raises:
-            UserError: Items have no answer, or an answer belongs to no item.
+            UserError: Items have no answer. Answers to other questions are left aside and counted.
         """
         skipped = read_skips(path)
         items = [item for item in self.load() if item.id not in skipped]

@@ -172,20 +172,17 @@ class LlavaBenchmark(Benchmark):
 
     def read_answers(self, path: str | Path) -> list[Prediction]:
         """Rows with ``question_id`` and ``text``, or the answers of ``mfpo generate``."""
-        items = {item.id: item for item in self.load()}
+        items = {item.id: item for item in self.unlimited().load()}
         rows = read_rows(path)
         ids = [str(row.integer("question_id", "id")) for row in rows]
         unique(ids, rows, "question")
         found = []
         for key, row in zip(ids, rows, strict=True):
-            if key in items:
-                item = items[key]
-                found.append(
-                    Prediction(key, item.question, row.text("text", "answer"), item.image, item.kind)
-                )
-            elif self.settings.num_samples is None:
+            if key not in items:
                 fix = f"--variant {self.variant} has {len(items)} questions; is it of the other variant?"
                 raise UserError(f"there is no question {key}", row.where, fix)
+            item = items[key]
+            found.append(Prediction(key, item.question, row.text("text", "answer"), item.image, item.kind))
         return found
 
     def judge_requests(self, items: Sequence[Item], answers: Mapping[str, Prediction]) -> list[JudgeRequest]:

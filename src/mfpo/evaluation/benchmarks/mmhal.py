@@ -106,25 +106,23 @@ class MmhalBenchmark(Benchmark):
 
     def read_answers(self, path: str | Path) -> list[Prediction]:
         """The template with ``model_answer`` filled in, or the answers of ``mfpo generate``."""
-        items = self.load()
+        expected = len(self.load())
+        known = {item.id: item for item in self.unlimited().load()}
         rows = read_rows(path)
         by_id = all("model_answer" not in row.record and "id" in row.record for row in rows)
-        if not by_id and len(rows) < len(items):
+        if not by_id and len(rows) < expected:
             raise UserError(
-                f"{len(rows)} answers for {len(items)} questions",
+                f"{len(rows)} answers for {expected} questions",
                 where=str(path),
                 fix="fill in `model_answer` of all 96 questions of the template, in its order",
             )
         ids = [str(row.integer("id")) if by_id else str(row.number) for row in rows]
         unique(ids, rows, "question")
-        known = {item.id: item for item in items}
         found = []
         for key, row in zip(ids, rows, strict=True):
             if key not in known:
-                if self.settings.num_samples is not None:
-                    continue
                 raise UserError(
-                    f"there is no question {key}", row.where, f"ids go from 0 to {len(items) - 1}"
+                    f"there is no question {key}", row.where, f"ids go from 0 to {len(known) - 1}"
                 )
             item = known[key]
             if row.record.get("question", item.question) != item.question:

@@ -122,7 +122,7 @@ class PopeBenchmark(Benchmark):
 
     def read_answers(self, path: str | Path) -> list[Prediction]:
         """Answers by id, by number in the joint file, or in the order of the questions, as the row says."""
-        items = self.load()
+        items = self.unlimited().load()
         rows = read_rows(path)
         ids = self._ids(rows, items, path)
         unique(ids, rows, "question")
@@ -215,8 +215,9 @@ class PopeBenchmark(Benchmark):
                         f"no such question: {row.record['id']!r}", row.where, "is it of another --split?"
                     )
             return [row.text("id") for row in rows]
-        if len(rows) == len(items):
-            return [item.id for item in items]
+        for asked in (items, self.load()):
+            if len(rows) == len(asked):
+                return [item.id for item in asked]
         splits = self._splits()
         categories = [row.record.get("category") for row in rows]
         if all(category in splits for category in categories):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ def check_regions(
     right = sum(entry.right for entry in found)
     chosen = tuple(sorted(comparisons, key=_agreement)[:worst])
     report = RegionReport(len(comparisons), len(found), right, wilson_interval(right, len(found)), chosen)
+    shutil.rmtree(output_dir / "worst", ignore_errors=True)  # those of an earlier check
     for rank, entry in enumerate(chosen, start=1):
         row = dataset[entry.number]
         with atomic_path(output_dir / "worst" / f"{rank:03d}-{row.id}.png") as path:

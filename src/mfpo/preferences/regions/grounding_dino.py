@@ -69,7 +69,6 @@ class GroundingDino:
             return list(zip(out.pred_boxes, out.logits.float().sigmoid().amax(-1), strict=True))
 
         found = in_batches(list(keywords), self.place.queries, find)
-        self._backbone.forget()
         size = image.height, image.width
         return [decode_boxes(boxes, scores, threshold, size, size) for boxes, scores in found]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
+from scipy.ndimage import distance_transform_edt
 
 from mfpo.records import Box, Region
 
@@ -114,9 +115,11 @@ def union_share(regions: Iterable[Region], size: tuple[int, int]) -> float:
     """
     starts, ends = [], []
     for region in regions:
+        if tuple(region.size) != tuple(size):
+            raise ValueError(f"a region of an image of {region.size} in an image of {size} (height, width)")
         runs = np.array(_run_lengths(region.rle), dtype=np.int64)
-        if tuple(region.size) != tuple(size) or runs.min(initial=0) < 0 or runs.sum() != size[0] * size[1]:
-            raise ValueError(f"a region that doesn't fill an image of {size} (height, width)")
+        if runs.min(initial=0) < 0 or runs.sum() != size[0] * size[1]:
+            raise ValueError(f"run lengths that don't fill a mask of {size[0]}x{size[1]} pixels")
         edges = np.cumsum(runs)
         starts.append(edges[: 2 * (len(edges) // 2) : 2])
         ends.append(edges[1::2])
@@ -128,6 +131,23 @@ def union_share(regions: Iterable[Region], size: tuple[int, int]) -> float:
     # Of each run counts what lies beyond the farthest end before it.
     before = np.concatenate([[0], np.maximum.accumulate(end)[:-1]])
     return float(np.maximum(end - np.maximum(begin, before), 0).sum()) / (size[0] * size[1])
+
+
+def grow(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """The mask and every pixel that is at most a radius away from it (Euclidean distance).
+
+    Args:
+        mask: bool ``[height, width]``.
+        radius: In pixels; the mask itself is returned where it is not positive.
+    """
+    if radius <= 0 or not mask.any():
+        return mask
+    left, top, right, bottom = (int(side) for side in box_of(mask))
+    reach = int(radius)
+    window = slice(max(top - reach, 0), bottom + reach), slice(max(left - reach, 0), right + reach)
+    grown = mask.copy()
+    grown[window] = distance_transform_edt(~mask[window]) <= radius
+    return grown
 
 
 def box_of(mask: NDArray[np.bool_]) -> Box:

@@ -6,12 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco
-from scipy.ndimage import distance_transform_edt
-
-from mfpo.preferences.regions.masks import box_of, decode_rle, encode_rle
+from mfpo.preferences.regions.masks import box_of, decode_rle, encode_rle, grow, union_share
 from mfpo.records import Region, RegionStatus
 
 
@@ -51,9 +46,9 @@ def select_regions(
         if not own:
             status.append(RegionStatus(keyword, "not-found"))
             continue
-        share = _union_share(own, size)
+        share = union_share(own, size)
         score = max(region.score for region in own)
-        if share < min_share:
+        if not share or share < min_share:
             status.append(RegionStatus(keyword, "too-small", share, score))
         elif share > max_share:
             status.append(RegionStatus(keyword, "too-large", share, score))
@@ -70,9 +65,7 @@ def grown(region: Region, fraction: float) -> Region:
         region: The region.
         fraction: Radius as a fraction of the picture's shorter side.
     """
-    mask = decode_rle(region.rle, region.size)
-    distance: NDArray[np.float64] = distance_transform_edt(~mask)
-    wider = distance <= fraction * min(region.size)
+    wider = grow(decode_rle(region.rle, region.size), fraction * min(region.size))
     return replace(region, rle=encode_rle(wider), box=_united(region.box, box_of(wider)))
 
 
@@ -80,10 +73,3 @@ def _united(
     one: tuple[float, float, float, float], other: tuple[float, float, float, float]
 ) -> tuple[float, float, float, float]:
     return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
-
-
-def _union_share(regions: Sequence[Region], size: tuple[int, int]) -> float:
-    """Share of the picture that the regions cover together; run lengths are added without unpacking them."""
-    runs = [{"size": list(region.size), "counts": region.rle.encode()} for region in regions]
-    union = runs[0] if len(runs) == 1 else coco.merge(runs)
-    return float(coco.area(union)) / (size[0] * size[1])

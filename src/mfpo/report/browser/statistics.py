@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from mfpo.data.columns import pair_from_row
 from mfpo.data.files import read_jsonl
-from mfpo.data.folder import SKIPPED, shard_files
+from mfpo.data.folder import SKIPPED, PreferenceDataset
 from mfpo.difficulty.stages import LEVELS
 from mfpo.preferences.regions.masks import union_share
 from mfpo.records import PreferencePair, RegionStatus, text_of
@@ -21,8 +18,6 @@ from mfpo.report.browser.rows import statuses_of
 from mfpo.report.browser.words import NOISY_SCOPES, fallback_reason, percent
 
 FREQUENT = 20
-_BATCH = 256
-_COLUMNS = ("id", "prompt", "chosen", "rejected", "keywords", "regions", "region_status", "noise")
 _AREA_EDGES = (1e-9, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
 _AREA_LABELS = ("none", "<1%", "1–2%", "2–5%", "5–10%", "10–20%", "20–30%", "30–40%", "40–60%", "≥60%")
 _WORD_EDGES = (5, 10, 20, 40, 60, 80, 120, 160, 240)
@@ -138,21 +133,12 @@ class Statistics:
         return [chart for chart in charts if chart.bars]
 
 
-def collect(folder: str | Path, asked_scope: str = "") -> Statistics:
-    """Statistics of a dataset folder."""
+def collect(dataset: PreferenceDataset, asked_scope: str = "") -> Statistics:
+    """Statistics of a dataset."""
     statistics = Statistics(asked_scope)
-    for pair in pairs_without_images(folder):
+    for pair in dataset.without_images(rejected=False):
         statistics.add(pair)
     return statistics
-
-
-def pairs_without_images(folder: str | Path) -> Iterator[PreferencePair]:
-    """The rows of a dataset folder without their images, in their order; a few hundred are held at a time."""
-    for path in shard_files(folder):
-        with pq.ParquetFile(path) as file:
-            columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
-            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                yield from map(pair_from_row, batch.to_pylist())
 
 
 def difficulty_charts(reference: Reference, ids: Iterable[str]) -> list[Chart]:
