@@ -21,6 +21,7 @@ class Budget:
         num_probe: Rows of the distortion and attention probes.
         num_matched: Scenes that are described several times, for the comparison at equal Cover.
         samples: Descriptions of each of them.
+        semantic_samples: Answers sampled for the semantic entropy of a row.
         noise_step: Diffusion step of the region noise.
         noise_schedule: Its schedule.
         short: Train the scene model hardly at all, and take rejected answers from templates.
@@ -35,6 +36,7 @@ class Budget:
     num_probe: int = 200
     num_matched: int = 500
     samples: int = 8
+    semantic_samples: int = 10
     noise_step: int = 900
     noise_schedule: Schedule = "vcd"
     short: bool = False
@@ -50,6 +52,7 @@ QUICK = replace(
     num_probe=32,
     num_matched=16,
     samples=4,
+    semantic_samples=2,
     short=True,
 )
 """To see that everything runs; the numbers mean nothing."""

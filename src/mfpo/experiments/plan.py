@@ -47,6 +47,11 @@ class World(Protocol):
         """What the user calls it."""
         ...
 
+    @property
+    def semantic_samples(self) -> int:
+        """Answers sampled for the semantic entropy of a row."""
+        ...
+
     def model(self, arm: Arm, sft_seed: int) -> Model:
         """The model before preference training."""
         ...
@@ -113,18 +118,19 @@ def _training(world: World, arm: Arm, rows: Rows, model: Model, seed: int) -> Tr
         rows=rows,
         model=model,
         config=config,
-        ranking=ranking_of(config, rows, model),
+        ranking=ranking_of(config, rows, model, world.semantic_samples),
         keep_stages=config.stages != "none",
     )
 
 
-def ranking_of(config: TrainConfig, rows: Rows, model: Model) -> Ranking | None:
+def ranking_of(config: TrainConfig, rows: Rows, model: Model, semantic_samples: int) -> Ranking | None:
     """The reference pass that a training can share with others of its noise; None if it takes none."""
     objective = OBJECTIVES.get(config.objective)
     if config.reference != "precomputed" or objective is None or objective.reference != "sequences":
         return None
     scope = config.noise_scope if config.noise_scope is not None else objective.noise_scope
-    return Ranking(rows, model, scope, config.noise_step, semantic=config.difficulty == "semantic")
+    semantic = config.difficulty == "semantic"
+    return Ranking(rows, model, scope, config.noise_step, semantic, semantic_samples)
 
 
 def _applies(arm: Arm, measure: str) -> bool:

@@ -253,8 +253,8 @@ class Ranking(Step):
         noise_scope: In place of the rows' own.
         noise_step: In place of the rows' own.
         semantic: Also the semantic entropies.
+        semantic_samples: Answers sampled for them, of each row.
         batch_size: Rows scored at once.
-        dtype: As `mfpo rank --precision` takes it.
     """
 
     kind: ClassVar[str] = "rankings"
@@ -263,6 +263,7 @@ class Ranking(Step):
     noise_scope: Scope | None = None
     noise_step: int | None = None
     semantic: bool = False
+    semantic_samples: int = 10
     batch_size: int = 32
 
     @property
@@ -278,8 +279,13 @@ class Ranking(Step):
 
     def depends(self) -> dict[str, Any]:
         """Noise and code."""
-        settings = {name: getattr(self, name) for name in ("noise_scope", "noise_step", "semantic")}
-        return settings | {"batch_size": self.batch_size} | _code((*DATA_CODE, "difficulty"))
+        settings: dict[str, Any] = {
+            "noise_scope": self.noise_scope,
+            "noise_step": self.noise_step,
+            "semantic": self.semantic_samples if self.semantic else None,
+            "batch_size": self.batch_size,
+        }
+        return settings | _code((*DATA_CODE, "difficulty"))
 
     def done(self, folder: Path) -> bool:
         """The scores have names of their own in the dataset's folder; a mark stands here."""
@@ -298,6 +304,7 @@ class Ranking(Step):
                 noise_step=self.noise_step,
                 per_device_batch_size=self.batch_size,
                 semantic=self.semantic,
+                semantic_samples=self.semantic_samples,
             )
         )
         write_json(folder / "done.json", {"rows": self.rows.digest, "model": self.model.digest})

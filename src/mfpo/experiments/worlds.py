@@ -54,6 +54,11 @@ class SceneWorld:
 
     name = "scenes"
 
+    @property
+    def semantic_samples(self) -> int:
+        """As the budget has it."""
+        return self.budget.semantic_samples
+
     def difficulty(self, arm: Arm) -> DifficultySettings:
         """The arm's world, without what only rows depend on."""
         return replace(self.experiment.worlds[arm.world], faulty_corrections=0.0)
@@ -157,6 +162,7 @@ class RealWorld:
     batch_size: int = 16
 
     name = "llava"
+    semantic_samples = 10
 
     def model(self, arm: Arm, sft_seed: int) -> Model:
         """The checkpoint."""
