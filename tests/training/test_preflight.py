@@ -115,3 +115,11 @@ def test_templates(vlm):
     assert any("two BOS" in note for note in check_template(encoder, pair))
     processor.chat_template = "{% if not add_generation_prompt %}!{% endif %}" + good
     assert any("plain text" in note for note in check_template(encoder, pair))
+
+
+def test_a_kernel_that_cannot_be_trained_is_refused_before_a_row_is_scored(tiny_llava, config_in, tmp_path):
+    vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32", attn_implementation="flex_attention")
+    with pytest.raises(UserError, match="no backward pass on a CPU") as error:
+        train(vlm, make_pairs(3), config_in())
+    assert error.value.where == "--attn_implementation flex_attention"
+    assert not (tmp_path / "run" / "reference").exists()

@@ -19,7 +19,7 @@ from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, default_dtype
 from mfpo.models.logprobs import Layout
-from mfpo.models.vision import ImageEncoder
+from mfpo.models.vision import ImageEncoder, unwrap
 from mfpo.preferences.encoding import EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
 from mfpo.preferences.layouts import choose_layout
 from mfpo.training.arguments import is_sharded, name_layers_to_shard, training_arguments
@@ -86,6 +86,7 @@ def set_up(
     """
     if not len(rows):
         raise UserError("the dataset has no rows", where=config.dataset or "rows")
+    _check_kernel(vlm)
     loss, sequences, encoder = make_encoder(vlm, config)
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
@@ -190,6 +191,17 @@ def _reference_source(
     tokens = stored and loss.reference_detail == "tokens"
     digest = fingerprint(vlm.model, rows.encoder, rows.rows, precision, layout)
     return ReferenceSource(digest, folders, sequences, precision, layout, tokens)
+
+
+def _check_kernel(vlm: VLM) -> None:
+    """Refuse what could be scored, but not trained, before a reference pass is made of it."""
+    kernel = unwrap(vlm.model).get_decoder().config._attn_implementation
+    if kernel == "flex_attention" and vlm.device.type == "cpu":
+        raise UserError(
+            "FlexAttention has no backward pass on a CPU",
+            where=f"--attn_implementation {kernel}",
+            fix="leave it out: sdpa, the usual choice, shares prompts as well",
+        )
 
 
 def _check_sharding(config: TrainConfig, args: TrainingArguments) -> None:
