@@ -83,7 +83,8 @@ def main() -> None:
                 f" {result['row_cpu_ms']:.1f} ms for a row on its turn, {result['reading_mib']} MiB at most"
             )
             results.append(result)
-    growth = results[-1].get("peak_mib", 0) - results[0].get("peak_mib", 0)
+    peak = "reading_mib" if arguments.reading else "peak_mib"
+    growth = results[-1][peak] - results[0][peak]
     more = results[-1]["rows"] - results[0]["rows"]
     print(json.dumps({"passes": results, "bytes_per_row": round(growth * 2**20 / more) if more else None}))
 

@@ -154,4 +154,9 @@ def test_a_batch_tells_its_sequences() -> None:
     for number in range(9):
         (ids, image), (other, same) = plain.sequence(number), shared.sequence(number)
         assert ids == other and image.key == same.key
-    assert shared.tokens < plain.tokens and plain.padding > 0
+    prompts = [len(row.prompt["input_ids"]) for row in rows]
+    answers = [len(answer) for row in rows for answer in (row.chosen, row.rejected, row.chosen)]
+    held = 3 * sum(prompts) + sum(answers)
+    assert plain.tokens == 9 * (max(prompts) + max(answers))
+    assert plain.padding == pytest.approx(1 - held / plain.tokens, abs=1e-6)
+    assert shared.tokens == 2 * sum(prompts) + sum(answers) and shared.padding == 0

@@ -36,11 +36,13 @@ class SomeRows:
 
     Attributes:
         rows: The dataset.
-        chosen: Indices of the rows.
+        chosen: Indices of the rows, ascending.
+        ids: Their ids.
     """
 
     rows: Rows
     chosen: tuple[int, ...]
+    ids: list[str]
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -50,6 +52,14 @@ class SomeRows:
 
     def __iter__(self) -> Iterator[PreferencePair]:
         return (self.rows[row] for row in self.chosen)
+
+    def without_images(self) -> Iterator[PreferencePair]:
+        """The rows, without their pictures where the dataset can leave them out."""
+        light = getattr(self.rows, "without_images", None)
+        if light is None:
+            return iter(self)
+        chosen = set(self.chosen)
+        return (pair for row, pair in enumerate(light()) if row in chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +139,13 @@ class Rescoring:
         first, *later = self.plan.stages
         dataset: TurnDataset = self.trainer.train_dataset
         left = tuple(sorted(row for stage in later for row in stage.rows))
-        rows = SomeRows(dataset.rows.rows, left)
+        ids = dataset.rows.ids
+        rows = SomeRows(dataset.rows.rows, left, [ids[row] for row in left])
         encoder = RowEncoder(self.vlm.processor, max_length=self.config.max_length, rejected_image=False)
         parts = self._parts(rows, encoder, checkpoint.name)
         entropies = self._entropies(rows, encoder, parts)
         stages = split_rest(self.config.stages, left, entropies, [stage.name for stage in later])
         turns = replace(self.plan, stages=(first, *stages)).turns()
-        ids = dataset.rows.ids
         order = replace(self.trainer.order, turns=[(ids[turn.row], turn.stage) for turn in turns])
         if self.trainer.is_local_process_zero():
             order.save(checkpoint)
