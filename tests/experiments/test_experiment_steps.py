@@ -35,6 +35,13 @@ def test_one_training_serves_all_tables() -> None:
     assert len(scenes) == 1
 
 
+def test_the_rows_own_noise_step_is_the_same_training() -> None:
+    figure8, table8 = plan("figure8").trainings, plan("table8").trainings
+    assert figure8["region@900"][(0, 0)].digest == table8["mfpo"][(0, 0)].digest
+    assert figure8["global@900"][(0, 0)].digest == table8["global"][(0, 0)].digest
+    assert figure8["global@500"][(0, 0)].digest != table8["global"][(0, 0)].digest
+
+
 @pytest.mark.parametrize(
     "change",
     [{"learning_rate": 3e-5}, {"seed": 1}, {"stages": "none"}, {"image_weight": 2.0}, {"noise_step": 500}],

@@ -149,7 +149,7 @@ _TABLE = (
         "experiment",
         "mfpo.experiments.config:ExperimentConfig",
         "mfpo.experiments.run:run",
-        "repeat an experiment on the scene world",
+        "a table or figure of the paper, on scenes or on your checkpoint",
         "results",
     ),
 )

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from mfpo import __version__
 from mfpo.data.files import save_config, write_atomic, write_json
-from mfpo.data.fingerprint import code_digest
 from mfpo.errors import UserError
 from mfpo.experiments.budget import QUICK, Budget
 from mfpo.experiments.catalog import packaged
@@ -20,7 +19,7 @@ from mfpo.experiments.config import DemoConfig
 from mfpo.experiments.plan import base_settings
 from mfpo.experiments.scheduler import run_steps
 from mfpo.experiments.schema import Arm
-from mfpo.experiments.steps import Measurement, Model, Ranking, SceneLlava, SceneRows, Step, Training
+from mfpo.experiments.steps import Measurement, Model, Ranking, SceneLlava, SceneRows, Training
 from mfpo.experiments.store import Store
 from mfpo.experiments.tables import method_table
 from mfpo.experiments.tuned import load_tuned
@@ -110,7 +109,7 @@ class DemoPlan:
 
 def plan_demo(config: DemoConfig) -> DemoPlan:
     """All steps of the demo, and the run folders of each method."""
-    folder, budget = Path(config.output_dir), QUICK if config.quick else replace(Budget(), num_probe=200)
+    folder, budget = Path(config.output_dir), QUICK if config.quick else Budget()
     world = SceneWorld(packaged("table1"), budget, load_tuned())
     base = packaged("table1").arm(BASE)
     llava = SceneLlava(DifficultySettings(), config.seed, budget.short)
@@ -149,13 +148,8 @@ def claim(folder: Path, plan: DemoPlan) -> None:
     Raises:
         UserError: It holds results of other settings or of another version.
     """
-    steps: list[Step] = [plan.llava, plan.rows, *plan.measurements]
-    mark = {
-        "mfpo": __version__,
-        "code": code_digest(),
-        "steps": {str(plan.folders.get(step.digest, step.kind)): step.digest for step in steps[:2]},
-        "trainings": sorted({step.model.digest for step in plan.measurements}),
-    }
+    steps = (plan.llava, plan.rows, plan.ranking, *plan.measurements)
+    mark = {"mfpo": __version__, "steps": sorted({step.digest for step in steps})}
     path = folder / "experiment.json"
     if path.is_file() and json.loads(path.read_text()) != mark:
         raise UserError(

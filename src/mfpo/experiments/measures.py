@@ -18,7 +18,7 @@ from mfpo.records import Scope
 if TYPE_CHECKING:
     from mfpo.models.load import VLM
 
-_COSTS = {"scenes": 30, "questions": 15, "matched": 60, "grounding": 20, "distortion": 40, "attention": 30}
+_COSTS = {"scenes": 40, "questions": 20, "matched": 35, "grounding": 20, "distortion": 10, "attention": 5}
 _NOT_DECISIVE = ("batch_size", "judge", "data_dir")
 
 

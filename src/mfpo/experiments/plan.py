@@ -130,7 +130,7 @@ def ranking_of(config: TrainConfig, rows: Rows, model: Model) -> Ranking | None:
 def _applies(arm: Arm, measure: str) -> bool:
     """Whether a measure says anything about an arm: decoding shows in answers only, rewards in trainings."""
     if measure == "rewards":
-        return arm.train is not None
+        return arm.train is not None and arm.stage is None
     return arm.decoding == "greedy" or measure in ANSWERED
 
 

@@ -55,7 +55,7 @@ def run_steps(
             if not running:
                 return queue.failures
             bar.show([step.name for step in running.values()])
-            for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 step = running.pop(future)
                 _settle(future, step, queue, store)
                 bar.advance(step.cost)
@@ -207,7 +207,7 @@ class _Bar:
 
     def show(self, names: Sequence[str]) -> None:
         """What is running."""
-        self.bar.set_description(f"{self.finished}/{self.count} steps")
+        self.bar.set_description(f"{self.finished}/{self.count} steps", refresh=False)
         self.bar.set_postfix_str(", ".join(names)[:60])
 
     def advance(self, cost: float) -> None:

@@ -102,7 +102,7 @@ class SceneLlava(Model):
     @property
     def cost(self) -> float:
         """It draws all its scenes and trains tower and language model."""
-        return 400.0
+        return 600.0
 
     @cached_property
     def recipe(self) -> Any:
@@ -196,7 +196,7 @@ class SceneRows(Rows):
     @property
     def cost(self) -> float:
         """Drawing, answers, keywords."""
-        return self.num_rows / 12
+        return self.num_rows / 24
 
     def depends(self) -> dict[str, Any]:
         """World, sizes, noise and code."""
@@ -331,7 +331,7 @@ class Training(Model):
     def cost(self) -> float:
         """Two sequences a row, or three."""
         text_only = self.config.objective.startswith(("dpo", "ha-dpo")) or self.config.image_weight == 0
-        return 60.0 if text_only else 90.0
+        return 35.0 if text_only else 55.0
 
     @property
     def name(self) -> str:

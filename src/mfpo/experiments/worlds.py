@@ -75,8 +75,11 @@ class SceneWorld:
         )
 
     def training(self, arm: Arm, rows: Rows, seed: int) -> TrainConfig:
-        """The budget's settings with the arm's over them."""
-        return TrainConfig(**base_settings(self.budget, self.tuned, arm), seed=seed)
+        """The budget's settings with the arm's over them; the rows' own noise step is not named again."""
+        settings = base_settings(self.budget, self.tuned, arm)
+        if settings.get("noise_step") == self.budget.noise_step:
+            del settings["noise_step"]
+        return TrainConfig(**settings, seed=seed)
 
     def measurement(self, arm: Arm, measure: str, model: Model, rows: Rows | None) -> Measurement | None:
         """On unseen scenes of the arm's world, or on rows about validation scenes."""
