@@ -176,6 +176,19 @@ def bound(shape: Shape, mode: Mode, epochs: int | None = EPOCHS) -> float:
     return (costs["plain"].flops + costs["plain reference"].flops + pictures) / ours
 
 
+def padding(rows: RandomRows, batch_size: int) -> dict[str, float]:
+    """Share of the positions that hold no token, of `ours` and `plain`."""
+    shares = {}
+    for name, layout in (("ours", SHARED), ("plain", PLAIN)):
+        batches = [
+            collate(rows[start : start + batch_size], SEQUENCES, 0, layout)
+            for start in range(0, len(rows), batch_size)
+        ]
+        empty = sum(batch.padding * batch.tokens for batch in batches)
+        shares[f"padding_{name}"] = empty / sum(batch.tokens for batch in batches)
+    return shares
+
+
 def peak_memory(side: str, mode: Mode, vocabulary: int) -> int:
     """Peak bytes over a step of eight rows, by a fresh process."""
     options = ["--memory_of", side, "--modes", mode, "--vocabulary", str(vocabulary)]
@@ -197,9 +210,13 @@ def memory_of_process(command: Sequence[str]) -> int:
 def step_memory(side: Side, rows: RandomRows) -> int:
     """Growth of the resident size over one step, in bytes."""
     if side.name == "ours":
-        logps = {name: torch.zeros(len(rows)) for name in SEQUENCES}
-        side.scores = ReferenceScores(rows.ids, logps, {})
+        side.scores = known_scores(rows)
     return step_memory_of(lambda: side.step(rows))
+
+
+def known_scores(rows: RandomRows) -> ReferenceScores:
+    """Scores as a reference pass leaves them; what they say changes no time."""
+    return ReferenceScores(rows.ids, {name: torch.zeros(len(rows)) for name in SEQUENCES}, {})
 
 
 def step_memory_of(work: Callable[[], Any]) -> int:
@@ -216,7 +233,7 @@ def _status(name: str) -> int:
 
 
 GROWTH = {
-    "image_tokens": [{"image_tokens": 576}, {"image_tokens": 2880, "tiles": 5}],
+    "image_tokens": [{"image_tokens": 36}, {"image_tokens": 576}, {"image_tokens": 2880, "tiles": 5}],
     "answer": [{"shortest": n, "longest": n} for n in (60, 120, 300)],
     "vocabulary": [{"vocabulary": 32_000}, {"vocabulary": 152_000}],
 }
@@ -224,7 +241,12 @@ GROWTH = {
 
 
 def growth(shape: Shape, mode: Mode, timed: bool) -> Iterator[dict[str, Any]]:
-    """One line for each change: cost of a row on paper, and what a step of two rows took."""
+    """One line for each change: cost of a row on paper, and what its part of a training step took.
+
+    Timed are the forward and backward pass and the optimizer's step of one row, with the reference's
+    log-probabilities and the picture's features at hand, as in every epoch but the first. ``of_matmul`` is
+    their speed over that of a large matrix product measured beside it.
+    """
     for name, changes in GROWTH.items():
         for change in changes:
             changed = replace(shape, **change)
@@ -236,20 +258,33 @@ def growth(shape: Shape, mode: Mode, timed: bool) -> Iterator[dict[str, Any]]:
                 "plain_gflops": costs["plain"].flops / 1e9,
                 "activation_mb": costs["shared"].bytes / 1e6,
                 "bound": bound(changed, mode),
+                "padding_plain": padding(RandomRows(changed, 16), 4)["padding_plain"],
             }
             if timed:
-                side, rows = Side("ours", changed, mode), RandomRows(changed, 2)
-                side.prepare(rows, 2)
+                side, rows = Side("ours", changed, mode), RandomRows(changed, 1)
+                side.scores = known_scores(rows)
+                side.images([rows[0].image, rows[0].rejected_image], [0, 1])
                 cpu = time.process_time()
                 side.step(rows)
-                line["cpu_s"] = (time.process_time() - cpu) / len(rows)
-                line["gflops_per_cpu_s"] = line["gflops"] / line["cpu_s"]
+                line["cpu_s"] = time.process_time() - cpu
+                line["of_matmul"] = line["gflops"] / line["cpu_s"] / matmul_speed()
             yield line
     for rows in (1_000, 50_000):
         costs = row_costs(shape, mode)
         total = rows * (EPOCHS * costs["shared"].flops + costs["shared reference"].flops)
         # A row leaves its id, three log-probabilities and two entropies behind.
         yield {"grows": "rows", "value": rows, "tflops": total / 1e12, "stored_mb": rows * 44 / 1e6}
+
+
+def matmul_speed() -> float:
+    """GFLOP a CPU second of a large matrix product, which is what this machine can do at best."""
+    side, times = 2048, []
+    one, other = torch.randn(side, side), torch.randn(side, side)
+    for _ in range(5):
+        cpu = time.process_time()
+        one @ other
+        times.append(time.process_time() - cpu)
+    return 2 * side**3 / 1e9 / min(times)
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
@@ -270,7 +305,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     """Time and memory of all sides in both modes."""
     shape = Shape(vocabulary=args.vocabulary)
     rows = RandomRows(shape, args.rows)
-    result: dict[str, float] = {}
+    result = padding(rows, args.batch_size)
     lines = []
     for mode in args.modes:
         sides = SIDES if mode == "full" else SIDES[:2]

@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForImageTextToText,
     CLIPVisionConfig,
     LlamaConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     SiglipVisionConfig,
@@ -179,11 +180,22 @@ KINDS: dict[str, Callable[[], tuple[dict, Pictures]]] = {
 """Every kind by its ``model_type``."""
 
 
-def tiny_model(kind: str, **kwargs: object) -> PreTrainedModel:
-    """A random model of that kind with two layers of width 32, in evaluation mode."""
+def tiny_config(kind: str, *, vocabulary: int = VOCABULARY, **tokens: int) -> PreTrainedConfig:
+    """Configuration of a model of that kind with two layers of width 32.
+
+    Args:
+        kind: A key of ``KINDS``.
+        vocabulary: Size of the vocabulary.
+        tokens: Ids of special tokens, such as ``image_token_id``.
+    """
     settings, _ = KINDS[kind]()
-    settings.setdefault("image_token_id", IMAGE)
-    config = AutoConfig.for_model(**settings)
+    settings["text_config"]["vocab_size"] = vocabulary
+    return AutoConfig.for_model(**{"image_token_id": IMAGE, **settings, **tokens})
+
+
+def tiny_model(kind: str, **kwargs: object) -> PreTrainedModel:
+    """A random model of that kind, in evaluation mode."""
+    config = tiny_config(kind)
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, **kwargs).eval()
     generator = torch.Generator().manual_seed(1)

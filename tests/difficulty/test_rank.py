@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from killed import kill_after_chunks
 from mfpo.data.folder import open_dataset
 from mfpo.data.writer import DatasetWriter
 from mfpo.difficulty import chunks, store
@@ -147,28 +145,6 @@ def test_training_uses_what_rank_stored(vlm, dataset, tmp_path, monkeypatch):
         module.train(vlm, open_dataset(dataset), config, stored_scores=dataset / "reference")
 
 
-KILLED_PASS = """
-import os, signal, sys
-import mfpo.difficulty.chunks as chunks
-from mfpo.difficulty.config import RankConfig
-from mfpo.difficulty.rank import run
-
-chunks.CHUNK_ROWS = 4
-done = 0
-save = chunks.Chunk.save
-
-def save_and_die(self, *args):
-    global done
-    save(self, *args)
-    done += 1
-    if done == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-chunks.Chunk.save = save_and_die
-run(RankConfig(dataset=sys.argv[1], model_name_or_path=sys.argv[2], precision="float32"))
-"""
-
-
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -181,8 +157,8 @@ def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(tiny_llava, tmp_path,
             for pair in pairs:
                 writer.write(pair)
     killed = tmp_path / "killed"
-    command = [sys.executable, "-c", KILLED_PASS, str(killed), str(tiny_llava), "2"]
-    assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
+    flags = ("--model_name_or_path", str(tiny_llava), "--precision", "float32")
+    kill_after_chunks(2, "rank", "--dataset", str(killed), *flags)
     (parts,) = (killed / "reference").iterdir()
     assert len(list(parts.iterdir())) == 2
     # A chunk that was cut off while it got its name, by a disk that lost its cache, is made again.
@@ -222,6 +198,12 @@ def test_scores_that_do_not_fit_are_refused_with_the_reason(vlm, dataset, capsys
     out = capsys.readouterr().out
     assert "other model weights\n" in out
     assert "7 rows" in out and "the whole pass takes about" in out and "log-probabilities chosen" in out
+
+
+def test_the_layout_is_told(vlm, dataset, capsys):
+    for setting, said in (("auto", "prompts shared by their responses"), ("off", "plain sequences, as set")):
+        rank(vlm, RankConfig(dataset=str(dataset), shared_prefix=setting), "float32")
+        assert f"layout: {said}" in capsys.readouterr().out
 
 
 def test_a_dry_run_stores_nothing(vlm, dataset):

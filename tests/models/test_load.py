@@ -38,3 +38,9 @@ def test_unknown_model(tmp_path):
     assert "mfpo scenes --train_model" in str(error.value)
     with pytest.raises(UserError):
         load_processor(str(tmp_path / "nothing"))
+
+
+def test_an_attention_kernel_that_is_not_there_is_told_as_that(tiny_llava):
+    with pytest.raises(UserError, match="the model cannot attend by it") as error:
+        load_vlm(str(tiny_llava), device="cpu", attn_implementation="sdpaa")
+    assert error.value.where == "--attn_implementation sdpaa"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -108,19 +110,29 @@ def test_eager_attention_takes_the_trees_as_a_mask(kind: str) -> None:
     assert torch.allclose(scores.logps, expected, atol=1e-5)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
-def test_bfloat16_is_as_close_to_float32_as_the_plain_path(kind: str) -> None:
-    rows = tiny_rows(kind, 24)
-    model = tiny_model(kind)
-    exact = score_responses(model, collate(rows, SEQUENCES, 0), ImageEncoder(model)).token_logps
-    model = model.bfloat16()
-    errors = {}
-    for name, layout in (("plain", PLAIN), ("shared", SHARED)):
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed"])
+@pytest.mark.parametrize("kind", EXACT)
+def test_bfloat16_is_as_close_to_float32_as_the_plain_path(kind: str, precision: str) -> None:
+    """Float32 has the rounded weights too, so that only computing differs."""
+    half, exact = tiny_model(kind).bfloat16(), tiny_model(kind)
+    exact.load_state_dict({n: t.to(exact.state_dict()[n].dtype) for n, t in half.state_dict().items()})
+    lower = half if precision == "bfloat16" else copy.deepcopy(exact)
+    rows = tiny_rows(kind, 12)
+
+    def run(model: nn.Module, layout: Layout, autocast: bool) -> dict[str, torch.Tensor]:
         set_tree_attention(model, layout.shared)
-        scores = score_responses(model, collate(rows, SEQUENCES, 0, layout), ImageEncoder(model))
-        errors[name] = (scores.token_logps - exact).norm()
-    assert errors["shared"] <= 1.2 * errors["plain"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            scores = score_responses(model, collate(rows, SEQUENCES, 0, layout), ImageEncoder(model))
+        found = gradients(model, loss_of(scores.logps))
+        return {
+            "log-probabilities": scores.token_logps.detach(),
+            "gradients": torch.cat([gradient.float().flatten() for gradient in found.values()]),
+        }
+
+    expected = run(exact, PLAIN, False)
+    plain, shared = (run(lower, layout, precision == "mixed") for layout in (PLAIN, SHARED))
+    for name, truth in expected.items():
+        assert (shared[name] - truth).norm() <= 1.2 * (plain[name] - truth).norm(), name
 
 
 @torch.no_grad()
@@ -142,4 +154,9 @@ def test_a_batch_tells_its_sequences() -> None:
     for number in range(9):
         (ids, image), (other, same) = plain.sequence(number), shared.sequence(number)
         assert ids == other and image.key == same.key
-    assert shared.tokens < plain.tokens and plain.padding > 0
+    prompts = [len(row.prompt["input_ids"]) for row in rows]
+    answers = [len(answer) for row in rows for answer in (row.chosen, row.rejected, row.chosen)]
+    held = 3 * sum(prompts) + sum(answers)
+    assert plain.tokens == 9 * (max(prompts) + max(answers))
+    assert plain.padding == pytest.approx(1 - held / plain.tokens, abs=1e-6)
+    assert shared.tokens == 2 * sum(prompts) + sum(answers) and shared.padding == 0

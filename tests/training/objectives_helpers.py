@@ -45,3 +45,18 @@ def answers(lengths=(4, 4), segments=None, labels=None, eos=-1) -> Answers:
 
 def settings(text=1.0, image=0.0, margin=0.0, sft=0.0, *, beta=0.1, eta=0.0, **options) -> Settings:
     return Settings(Weights(text, image, margin, sft), beta, eta, Options(**options))
+
+
+def from_logits(labels: BySequence, logits: BySequence) -> SequenceLogps:
+    """What a model with these logits says of the labels."""
+
+    def tokens(kind: str) -> torch.Tensor | None:
+        values, wanted = getattr(logits, kind), getattr(labels, kind)
+        if values is None or wanted is None:
+            return None
+        picked = values.log_softmax(-1).gather(-1, wanted.clamp(min=0)[..., None])[..., 0]
+        return picked.masked_fill(wanted < 0, 0.0)
+
+    parts = BySequence(*(tokens(kind) for kind in ("chosen", "rejected", "image_rejected")))
+    sums = parts.map(lambda row: row.sum(-1))
+    return SequenceLogps(sums.chosen, sums.rejected, sums.image_rejected, parts, logits)

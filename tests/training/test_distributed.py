@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from mfpo.training.arguments import is_sharded, name_layers_to_shard
 from mfpo.training.config import TrainConfig
 from mfpo.training.train import run
 from preference_rows import make_pairs
+from training.test_resume import equal, metrics
 
 TESTS = Path(__file__).parents[1]
 CONFIGS = TESTS.parent / "configs" / "accelerate"
@@ -100,11 +102,12 @@ def test_without_a_launcher_nothing_is_sharded(tmp_path):
     assert not is_sharded(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
 
 
-def two_processes(*arguments: str) -> None:
-    """Run a script or a module in two processes of this machine."""
+def two_processes(*arguments: str, fails: bool = False) -> str:
+    """Run a script or a module in two processes of this machine; what it wrote for people."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     done = subprocess.run([*launch, *arguments], env=ENVIRONMENT, capture_output=True, timeout=500, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert (done.returncode != 0) == fails, done.stderr[-3000:]
+    return done.stderr
 
 
 @pytest.mark.slow
@@ -141,6 +144,61 @@ def test_ddp_equals_one_process(tiny_llava, tmp_path):
     for name, tensor in load_file(mine).items():
         assert torch.allclose(load_file(other)[name], tensor, rtol=0, atol=1e-5)
     assert not list(folders[1].glob("*.parts"))
+
+
+STOPPED = """
+import os, signal, sys
+from mfpo.cli.main import main
+from mfpo.training.trainer import PreferenceTrainer
+
+compute_loss, calls = PreferenceTrainer.compute_loss, 0
+
+def spy(self, *args, **kwargs):
+    global calls
+    calls += 1
+    if calls == 5 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return compute_loss(self, *args, **kwargs)
+
+PreferenceTrainer.compute_loss = spy
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_bits(tiny_llava, tmp_path):
+    """One of them gets a signal in the third of five steps; dropout, balance and a new order of rows."""
+    with DatasetWriter(tmp_path / "data") as writer:
+        for pair in make_pairs(20):
+            writer.write(pair)
+    settings: dict[str, Any] = {
+        "dataset": str(tmp_path / "data"),
+        "model_name_or_path": str(tiny_llava),
+        "use_lora": True,
+        "lora_r": 4,
+        "lora_dropout": 0.1,
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 2,
+        "logging_steps": 2,
+        "save_steps": 100,
+        "balance_modalities": True,
+        "rescore_between_stages": True,
+        "resume_from_checkpoint": "auto",
+        "trainer": {"disable_tqdm": True},
+    }
+    for name in ("whole", "cut"):
+        save_config(TrainConfig(**settings, output_dir=str(tmp_path / name)), tmp_path / f"{name}.yaml")
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    two_processes("-m", "mfpo.cli", "train", "--config", str(tmp_path / "whole.yaml"))
+    said = two_processes(str(script), "train", "--config", str(tmp_path / "cut.yaml"), fails=True)
+    assert "after step 3 of 5" in said
+    assert [path.name for path in (tmp_path / "cut").glob("checkpoint-3")] == ["checkpoint-3"]
+    two_processes("-m", "mfpo.cli", "train", "--config", str(tmp_path / "cut.yaml"))
+    assert equal(tmp_path / "cut", tmp_path / "whole")
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
 
 
 @pytest.fixture

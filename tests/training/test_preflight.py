@@ -24,7 +24,7 @@ def test_the_probe_leaves_no_trace(tiny_llava, config_in, tmp_path, monkeypatch)
     states = []
     for probed in (True, False):
         if not probed:
-            monkeypatch.setattr(module, "probe", lambda *a: Probe([], 0, 0.0, None, 0, 0))
+            monkeypatch.setattr(module, "probe", lambda *a: Probe([], 0, 0.0, None, 0, 0, 0))
         vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
         config = config_in(output_dir=str(tmp_path / str(probed)), use_lora=True, lora_r=4, lora_dropout=0.2)
         result = train(vlm, make_pairs(6), config)
@@ -50,6 +50,30 @@ def test_the_longest_rows_are_run_and_named(vlm, config_in, capsys, monkeypatch)
     assert ([rows[5].id, rows[2].id], True) in ran
     assert f"longest batch (rows {rows[5].id}, {rows[2].id};" in out
     assert "GiB at its peak" in out or "does not tell" in out
+
+
+def test_memory_counts_what_is_there_while_training(vlm, config_in, monkeypatch):
+    """Gradients of an earlier batch, moments of AdamW, features of all pictures up to the budget."""
+    gradients = []
+    evaluate = PreferenceTrainer.evaluate_batch
+
+    def spy(self, model, batch):
+        if torch.is_grad_enabled():
+            gradients.append(sum(p.grad.nbytes for p in model.parameters() if p.grad is not None))
+        return evaluate(self, model, batch)
+
+    monkeypatch.setattr(PreferenceTrainer, "evaluate_batch", spy)
+    found = []
+    probe = module.probe
+    monkeypatch.setattr(module, "probe", lambda *a: (found.append(probe(*a)), found[-1])[1])
+    for accumulated, runs in ((1, 1), (4, 2)):
+        gradients.clear()
+        train(vlm, make_pairs(8), config_in(dry_run=True, gradient_accumulation_steps=accumulated))
+        trained = sum(p.nbytes for p in vlm.model.parameters() if p.requires_grad)
+        assert gradients == [0, trained][:runs] * 2, "of the longest batch, and of a typical one"
+    assert found[0].optimizer == 2 * trained
+    # Two pictures a row, the rejected one too, of 16 tokens of width 32 each.
+    assert found[0].features == 8 * 2 * 16 * 32 * 4
 
 
 def test_a_batch_that_does_not_fit_names_its_rows(vlm, config_in, monkeypatch):
@@ -115,3 +139,11 @@ def test_templates(vlm):
     assert any("two BOS" in note for note in check_template(encoder, pair))
     processor.chat_template = "{% if not add_generation_prompt %}!{% endif %}" + good
     assert any("plain text" in note for note in check_template(encoder, pair))
+
+
+def test_a_kernel_that_cannot_be_trained_is_refused_before_a_row_is_scored(tiny_llava, config_in, tmp_path):
+    vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32", attn_implementation="flex_attention")
+    with pytest.raises(UserError, match="no backward pass on a CPU") as error:
+        train(vlm, make_pairs(3), config_in())
+    assert error.value.where == "--attn_implementation flex_attention"
+    assert not (tmp_path / "run" / "reference").exists()

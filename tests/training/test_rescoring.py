@@ -8,6 +8,11 @@ import signal
 import pytest
 import torch
 
+from killed import kill_after_chunks
+from mfpo.data.files import save_config
+from mfpo.data.writer import DatasetWriter
+from mfpo.difficulty import chunks
+from mfpo.difficulty import scores as scoring
 from mfpo.difficulty.scores import compute_scores
 from mfpo.difficulty.semantic import SemanticSettings, semantic_entropies
 from mfpo.difficulty.stages import plan_stages, split_rest
@@ -15,9 +20,8 @@ from mfpo.errors import Stopped, UserError
 from mfpo.models.load import load_vlm
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, RowEncoder
-from mfpo.training import rescoring as module
 from mfpo.training.checkpoints import SavedOrder
-from mfpo.training.train import train
+from mfpo.training.train import run, train
 from mfpo.training.trainer import PreferenceTrainer
 from preference_rows import make_pairs
 from training.test_resume import at_call, equal
@@ -88,21 +92,32 @@ def test_a_training_that_ranks_again_resumes_exactly(load, config_in, tmp_path, 
     assert resumed.steps == 6 and equal(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_killed_while_rows_are_ranked(load, config_in, tmp_path, monkeypatch):
-    settings = {**SETTINGS, "save_steps": 100}
-    train(load(), PAIRS, config_in(output_dir=str(tmp_path / "whole"), **settings))
-
-    def die(*args, **kwargs):
-        raise ZeroDivisionError
-
-    config = config_in(output_dir=str(tmp_path / "cut"), resume_from_checkpoint="auto", **settings)
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "compute_scores", die)
-        with pytest.raises(ZeroDivisionError):
-            train(load(), PAIRS, config)
+@pytest.mark.slow
+def test_killed_while_rows_are_ranked(tiny_llava, config_in, tmp_path, monkeypatch):
+    with DatasetWriter(tmp_path / "data") as writer:
+        for pair in PAIRS:
+            writer.write(pair)
+    names = {"dataset": str(tmp_path / "data"), "model_name_or_path": str(tiny_llava)}
+    settings = {**SETTINGS, **names, "save_steps": 100, "resume_from_checkpoint": "auto"}
+    cut = config_in(output_dir=str(tmp_path / "cut"), **settings)
+    save_config(cut, tmp_path / "cut.yaml")
+    # Three chunks of the reference pass, and the first of the two of the seven rows that are left.
+    kill_after_chunks(4, "train", "--config", str(tmp_path / "cut.yaml"))
     assert SavedOrder.load(tmp_path / "cut" / "checkpoint-2").turns is None
-    train(load(), PAIRS, config)
+    (parts,) = (tmp_path / "cut" / "reference").glob("after-checkpoint-2.*.parts")
+    assert len(list(parts.iterdir())) == 1
+
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 4)
+    scored = []
+    score_rows = scoring._score_rows
+    monkeypatch.setattr(
+        scoring, "_score_rows", lambda m, rows, *a: (scored.extend(rows), score_rows(m, rows, *a))[1]
+    )
+    run(cut)
+    assert len(scored) == 3, "the first chunk is not computed again"
+    run(config_in(output_dir=str(tmp_path / "whole"), **settings))
     assert equal(tmp_path / "cut", tmp_path / "whole")
+    assert not list((tmp_path / "cut" / "reference").glob("*.parts"))
 
 
 def test_stages_that_are_left_keep_their_sizes():

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from objectives_helpers import F64, answers, by_tokens, settings
+from objectives_helpers import F64, answers, by_tokens, from_logits, settings
 from torch.nn import functional as F
 
 from mfpo.training.objectives import OBJECTIVES, Answers, BySequence, Loss, SequenceLogps
@@ -19,21 +19,6 @@ LOG2 = math.log(2)
 
 def softplus(x: float) -> float:
     return math.log(1 + math.exp(x))
-
-
-def from_logits(labels: BySequence, logits: BySequence) -> SequenceLogps:
-    """What a model with these logits says of the labels."""
-
-    def tokens(kind: str) -> torch.Tensor | None:
-        values, wanted = getattr(logits, kind), getattr(labels, kind)
-        if values is None or wanted is None:
-            return None
-        picked = values.log_softmax(-1).gather(-1, wanted.clamp(min=0)[..., None])[..., 0]
-        return picked.masked_fill(wanted < 0, 0.0)
-
-    parts = BySequence(*(tokens(kind) for kind in ("chosen", "rejected", "image_rejected")))
-    sums = parts.map(lambda row: row.sum(-1))
-    return SequenceLogps(sums.chosen, sums.rejected, sums.image_rejected, parts, logits)
 
 
 def random_logits(seed: int, rows=1, length=3, vocabulary=4, *, grad=False) -> BySequence:

@@ -86,6 +86,8 @@ def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult | Non
     if config.dry_run:
         _dry_run(vlm, rows, images, name, folder, size, precision, choice)
         return None
+    if PartialState().is_main_process:
+        print(f"layout: {choice.reason}")
     stored = obtain_scores(
         vlm.model,
         rows,

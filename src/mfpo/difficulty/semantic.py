@@ -27,7 +27,7 @@ from mfpo.preferences.embeddings import load_embedder
 from mfpo.preferences.encoding import Rows
 from mfpo.preferences.entailment import Entailment
 from mfpo.preferences.keyword_config import KeywordConfig
-from mfpo.records import text_of
+from mfpo.records import PreferencePair, text_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -200,38 +200,11 @@ def semantic_entropies(
     ids = list(getattr(rows, "ids", None) or [row.id for row in rows])
 
     def compute(indices: range) -> Chunk:
-        skips: list[Skip] = []
-        pairs = [rows[index] for index in indices]
-        images: list[Image.Image] = []
-        used = []
-        for pair in pairs:
-            try:
-                if len(pair.images) != 1:
-                    raise RowError(
-                        "image-count", f"answers are sampled for one image, not {len(pair.images)}"
-                    )
-                images.append(open_image(pair.images[0]))
-                used.append(pair)
-            except RowError as error:
-                skips.append(Skip(f"row {pair.id}", error.reason, error.detail))
-        answers = generate(
-            vlm,
-            images,
-            [pair.prompt for pair in used],
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=batch_size,
-            temperature=settings.temperature,
-            seed=settings.seed,
-            num_return_sequences=settings.samples,
-            ids=[pair.id for pair in used],
-        )
-        notes: list[dict[str, Any]] = []
-        for number, pair in enumerate(used):
-            mine = answers[number * settings.samples : (number + 1) * settings.samples]
-            notes.append({"answers": mine, "clusters": cluster_meanings(text_of(pair.prompt), mine, same)})
+        pairs, images, skips = _answerable([rows[index] for index in indices])
+        notes = _sample_meanings(vlm, pairs, images, settings, same, batch_size)
         entropies = [cluster_entropy(note["clusters"]) for note in notes]
         columns = {"semantic": torch.tensor(entropies, dtype=torch.float64)}
-        return Chunk([pair.id for pair in used], columns, skips, notes)
+        return Chunk([pair.id for pair in pairs], columns, skips, notes)
 
     chunks = compute_in_chunks(ids, compute, folder=folder, label="semantic entropy", progress=progress)
     notes = [note for chunk in chunks for note in chunk.notes]
@@ -243,6 +216,51 @@ def semantic_entropies(
         skips=[skip for chunk in chunks for skip in chunk.skips],
         settings=settings,
     )
+
+
+def _answerable(
+    pairs: Sequence[PreferencePair],
+) -> tuple[list[PreferencePair], list[Image.Image], list[Skip]]:
+    """The rows whose one picture can be opened, their pictures, and a record of each other row."""
+    used: list[PreferencePair] = []
+    images: list[Image.Image] = []
+    skips: list[Skip] = []
+    for pair in pairs:
+        try:
+            if len(pair.images) != 1:
+                raise RowError("image-count", f"answers are sampled for one image, not {len(pair.images)}")
+            images.append(open_image(pair.images[0]))
+            used.append(pair)
+        except RowError as error:
+            skips.append(Skip(f"row {pair.id}", error.reason, error.detail))
+    return used, images, skips
+
+
+def _sample_meanings(
+    vlm: VLM,
+    pairs: Sequence[PreferencePair],
+    images: Sequence[Image.Image],
+    settings: SemanticSettings,
+    same: Same,
+    batch_size: int,
+) -> list[dict[str, Any]]:
+    """For each row its sampled ``answers`` and their ``clusters``."""
+    answers = generate(
+        vlm,
+        images,
+        [pair.prompt for pair in pairs],
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=batch_size,
+        temperature=settings.temperature,
+        seed=settings.seed,
+        num_return_sequences=settings.samples,
+        ids=[pair.id for pair in pairs],
+    )
+    notes = []
+    for number, pair in enumerate(pairs):
+        mine = answers[number * settings.samples : (number + 1) * settings.samples]
+        notes.append({"answers": mine, "clusters": cluster_meanings(text_of(pair.prompt), mine, same)})
+    return notes
 
 
 def _file(folder: Path, fingerprint: str) -> Path:

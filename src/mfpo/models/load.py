@@ -133,7 +133,8 @@ def load_vlm(
         load_in_4bit: Whether to hold the language model in 4 bits; see [`mfpo.models.quantize`].
 
     Raises:
-        UserError: Nothing can be opened under that name, or it cannot be held in 4 bits here.
+        UserError: Nothing can be opened under that name, it cannot be held in 4 bits here, or there is no
+            such attention kernel.
     """
     target = torch.device(device) if device is not None else default_device()
     if dtype == "checkpoint":
@@ -154,7 +155,9 @@ def load_vlm(
             use_safetensors=True,
             **quantised,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
+        if attn_implementation is not None and "attention" in str(error).lower():
+            raise _no_kernel(attn_implementation, error) from error
         raise _not_loadable(base or model_name_or_path, error) from error
     if base is not None:
         from peft import PeftModel
@@ -182,6 +185,14 @@ def adapter_base(model_name_or_path: str) -> str | None:
             where=str(config),
             fix="save the adapter again; its adapter_config.json needs base_model_name_or_path",
         ) from None
+
+
+def _no_kernel(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"the model cannot attend by it: {str(error).strip().splitlines()[0]}",
+        where=f"--attn_implementation {name}",
+        fix="leave it out for the model's own choice, mostly sdpa",
+    )
 
 
 def _not_loadable(name: str, error: Exception) -> UserError:

@@ -41,13 +41,11 @@ class ResponseBatch:
     """S responses with their prompts, laid out for a forward pass in one of two ways.
 
     Plain: S sequences that all start their responses at the same column P. Prompts are padded on the left to
-        P
-    columns, responses on the right to R: a row's response tokens are at ``[P, P + its length)``, and the
+    P columns, responses on the right to R: a row's response tokens are at ``[P, P + its length)``, and the
     logits that predict them at ``[P - 1, P + R - 1)`` for every row.
 
     Shared: one sequence of T tokens without padding, which holds a prompt once for the responses that follow
-        it
-    (see [`Forest`]).
+    it (see [`Forest`]).
 
     Attributes:
         inputs: Text inputs of the forward pass, each int64 ``[S, P + R]`` or ``[1, T]``: ``input_ids``,

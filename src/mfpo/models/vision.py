@@ -109,6 +109,10 @@ def _pad_to(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return padded
 
 
+CACHE_BYTES = 1 << 30
+"""Memory for image features that are kept between forward passes."""
+
+
 class ImageEncoder:
     """Turns image inputs into keyword arguments of the model's forward pass, each picture encoded once.
 
@@ -125,7 +129,7 @@ class ImageEncoder:
             own because its parameters are sharded.
     """
 
-    def __init__(self, model: nn.Module, *, cache_bytes: int = 1 << 30, share: bool = True) -> None:
+    def __init__(self, model: nn.Module, *, cache_bytes: int = CACHE_BYTES, share: bool = True) -> None:
         self.model = unwrap(model)
         parts = parameter_parts(self.model)
         self._frozen = not any(p.requires_grad for _, p, part in parts if part != "language")
@@ -155,6 +159,11 @@ class ImageEncoder:
         if deeper:
             output = SimpleNamespace(pooler_output=pooled, deepstack_features=deeper)
         return {**self._to_device(batch_images(layout)), "mm_encoder_outputs": {"image": output}}
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the features that are kept between calls."""
+        return sum(tensor.nbytes for features in self._kept.values() for tensor in features)
 
     def _features(self, images: Sequence[ImageInputs]) -> list[Features]:
         """Features of every entry; only unknown ones are computed."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from mfpo.difficulty.config import Precision
@@ -52,6 +53,11 @@ class LengthCheck:
     image_tokens: int
     cut: int
     too_long: int
+
+    def typical(self, count: int) -> list[int]:
+        """Rows spread evenly over all lengths, from the longest to the shortest."""
+        places = np.linspace(0, len(self.by_length) - 1, min(count, len(self.by_length)))
+        return [self.by_length[int(place)] for place in places]
 
 
 def check_rows(rows: EncodedRows, model: PreTrainedModel) -> LengthCheck:
@@ -216,7 +222,7 @@ class Preflight:
         notes: What a user should know.
         first_loss: Loss before the first step, None where training does not start with the initial model.
         longest: The longest batch, None where the model is sharded later and was not run.
-        first: The first batch, timed after the longest one; only in a dry run.
+        typical: A batch of rows of all lengths, timed after the longest one; only in a dry run.
         reference_seconds: What a reference pass that is still to come takes.
     """
 
@@ -226,7 +232,7 @@ class Preflight:
     notes: list[str]
     first_loss: float | None
     longest: Probe | None
-    first: Probe | None = None
+    typical: Probe | None = None
     reference_seconds: float | None = None
 
 
@@ -249,8 +255,8 @@ def describe(trainer: PreferenceTrainer, batch: TrainingBatch, found: Preflight)
         names = sorted({target.rpartition(".")[2] for target in found.targets})
         lines.append(f"LoRA on {len(found.targets)} layers: {', '.join(names)}")
     lines += [*_describe_memory(found.longest), *found.notes]
-    if found.first is not None:
-        lines += _describe_time(found, found.first, args)
+    if found.typical is not None:
+        lines += _describe_time(found, found.typical, args)
     return "\n".join([*lines, *_describe_row(batch, trainer.processing_class)])
 
 
@@ -270,8 +276,10 @@ def _describe_memory(longest: Probe | None) -> list[str]:
     line = f"longest batch (rows {', '.join(longest.ids)}; {longest.tokens} tokens) was run"
     if longest.peak is None:
         return [line + "; this system does not tell its memory"]
-    need = longest.peak + longest.optimizer
+    need = longest.peak + longest.optimizer + longest.features
     line += f": {_gib(longest.peak)} at its peak, {_gib(need)} with the state of AdamW"
+    if longest.features:
+        line += " and kept image features"
     if longest.total:
         line += f", of {_gib(longest.total)}"
     if longest.total and need > NEARLY_ALL * longest.total:
@@ -279,10 +287,12 @@ def _describe_memory(longest: Probe | None) -> list[str]:
     return [line]
 
 
-def _describe_time(found: Preflight, first: Probe, args: TrainingArguments) -> list[str]:
+def _describe_time(found: Preflight, typical: Probe, args: TrainingArguments) -> list[str]:
     batches = found.turns / (args.per_device_train_batch_size * args.world_size)
-    seconds = first.seconds * batches
-    lines = [f"training takes about {duration(seconds)}: {batches:.0f} batches like the first one"]
+    seconds = typical.seconds * batches
+    lines = [
+        f"training takes about {duration(seconds)}: {batches:.0f} batches like one with rows of all lengths"
+    ]
     if found.reference_seconds is not None:
         lines.append(f"the reference pass before it takes about {duration(found.reference_seconds)}")
     return lines

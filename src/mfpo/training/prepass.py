@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import nn
 
 from mfpo.difficulty.config import Precision
@@ -65,10 +64,9 @@ class ReferenceSource:
         model: nn.Module,
         rows: EncodedRows,
         images: ImageEncoder,
-        by_length: Sequence[int],
         args: TrainingArguments,
         *,
-        sample: bool,
+        sample: Sequence[int] | None = None,
     ) -> Known:
         """Stored scores of all rows, or those of a reference pass.
 
@@ -76,12 +74,11 @@ class ReferenceSource:
             model: The model.
             rows: The rows.
             images: Encoder of its pictures.
-            by_length: Indices of rows, the longest first.
             args: The training arguments.
-            sample: Score the longest rows and a few others only, where none are stored.
+            sample: Score these rows only, where none are stored; None for all.
         """
-        if sample:
-            return self._sample(model, rows, images, by_length, args)
+        if sample is not None:
+            return self._sample(model, rows, images, args, sample)
         stored = obtain_scores(
             model,
             rows,
@@ -118,23 +115,20 @@ class ReferenceSource:
         model: nn.Module,
         rows: EncodedRows,
         images: ImageEncoder,
-        by_length: Sequence[int],
         args: TrainingArguments,
+        sample: Sequence[int],
     ) -> Known:
         stored = find_scores(self.folders, self.fingerprint, self.sequences, tokens=self.tokens)
         if stored is not None:
             return Known(stored.scores, stored.skips)
-        size = args.per_device_train_batch_size
-        spread = np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(int).tolist()
-        chosen = list(dict.fromkeys([*by_length[:size], *spread]))
-        few = EncodedRows([rows.rows[row] for row in chosen], rows.encoder, cache_bytes=0)
+        few = EncodedRows([rows.rows[row] for row in dict.fromkeys(sample)], rows.encoder, cache_bytes=0)
         started = time.perf_counter()
         scores, skips = compute_scores(
             model,
             few,
             images,
             self.sequences,
-            batch_size=size,
+            batch_size=args.per_device_train_batch_size,
             precision=self.precision,
             layout=self.layout,
             tokens=self.tokens,

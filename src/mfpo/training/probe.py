@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mfpo.errors import UserError
-from mfpo.models.vision import ImageEncoder
+from mfpo.models.vision import CACHE_BYTES, ImageEncoder
 from mfpo.training.batching import TrainingBatch, Turn, TurnDataset
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ class Probe:
         tokens: Tokens of a forward pass, padding included.
         seconds: Time it took.
         peak: Memory at its peak in bytes: allocated on the GPU, or resident on the CPU; None where the system
-            does not tell.
+            does not tell. Where gradients are accumulated, those of an earlier pass are part of it.
         optimizer: Bytes that AdamW's moments of the trained parameters will take.
+        features: Bytes that kept features of all pictures will take.
         total: Memory of the device in bytes.
     """
 
@@ -44,18 +45,19 @@ class Probe:
     seconds: float
     peak: int | None
     optimizer: int
+    features: int
     total: int
 
 
-def longest_batch(trainer: PreferenceTrainer, longest: Sequence[int]) -> list[TrainingBatch]:
+def batch_of(trainer: PreferenceTrainer, chosen: Sequence[int]) -> list[TrainingBatch]:
     """Given rows as training would batch them: one batch, or several within a limit of tokens.
 
     Args:
         trainer: The trainer.
-        longest: Indices of the rows.
+        chosen: Indices of the rows.
     """
     dataset: TurnDataset = copy.copy(trainer.train_dataset)
-    dataset.turns = [Turn(row, 1) for row in longest]
+    dataset.turns = [Turn(row, 1) for row in chosen]
     made = trainer.data_collator([dataset[turn] for turn in range(len(dataset))])
     return [made["batch"], *made.get("more", ())]
 
@@ -63,9 +65,12 @@ def longest_batch(trainer: PreferenceTrainer, longest: Sequence[int]) -> list[Tr
 def probe(trainer: PreferenceTrainer, batches: Sequence[TrainingBatch]) -> Probe:
     """Run batches forward and backward, and leave no trace: no gradient, no random number, nothing cached.
 
+    Where training accumulates gradients they are run twice, so that the second run meets the gradients of the
+    first.
+
     Args:
         trainer: The trainer before its first step.
-        batches: The rows.
+        batches: The rows that one forward pass takes, or the parts of it within a limit of tokens.
 
     Raises:
         UserError: The GPU's memory does not hold it.
@@ -77,13 +82,9 @@ def probe(trainer: PreferenceTrainer, batches: Sequence[TrainingBatch]) -> Probe
     enable_checkpointing(trainer)
     with _traceless(trainer):
         _reset_peak(device)
-        started = time.perf_counter()
         try:
-            for batch in batches:
-                output, _ = trainer.evaluate_batch(model, batch.to(device))
-                output.loss.mean().backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            for _ in range(min(2, trainer.args.gradient_accumulation_steps)):
+                seconds = _run(trainer, batches)
         except torch.OutOfMemoryError:
             raise UserError(
                 f"the longest batch does not fit into the GPU's {_total(device) / 2**30:.0f} GiB: rows"
@@ -92,10 +93,23 @@ def probe(trainer: PreferenceTrainer, batches: Sequence[TrainingBatch]) -> Probe
                 fix="lower it and raise --gradient_accumulation_steps, add --gradient_checkpointing or"
                 " --use_lora, or cut long answers by --max_length",
             ) from None
-        seconds = time.perf_counter() - started
         peak = _peak(device)
+        features = trainer.images.kept_bytes / len(ids) * len(trainer.train_dataset.rows)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Probe(ids, tokens, seconds, peak, ADAM_BYTES * trained, _total(device))
+    kept = int(min(features, CACHE_BYTES))
+    return Probe(ids, tokens, seconds, peak, ADAM_BYTES * trained, kept, _total(device))
+
+
+def _run(trainer: PreferenceTrainer, batches: Sequence[TrainingBatch]) -> float:
+    """A forward and a backward pass over each batch; the seconds it takes."""
+    device = trainer.args.device
+    started = time.perf_counter()
+    for batch in batches:
+        output, _ = trainer.evaluate_batch(trainer.model, batch.to(device))
+        output.loss.mean().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
 
 
 def enable_checkpointing(trainer: PreferenceTrainer) -> None:
@@ -116,7 +130,7 @@ def _traceless(trainer: PreferenceTrainer) -> Iterator[None]:
     training, images = model.training, trainer.images
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [trainer.args.device] if trainer.args.device.type == "cuda" else []
-    trainer.images = ImageEncoder(model, cache_bytes=0, share=images.shares)
+    trainer.images = ImageEncoder(model, share=images.shares)
     model.train()
     try:
         with torch.random.fork_rng(devices=devices):

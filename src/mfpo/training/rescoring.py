@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mfpo.difficulty.chunks import discard_chunks
 from mfpo.difficulty.config import Precision
 from mfpo.difficulty.fingerprint import fingerprint
 from mfpo.difficulty.scores import compute_scores
@@ -35,11 +36,13 @@ class SomeRows:
 
     Attributes:
         rows: The dataset.
-        chosen: Indices of the rows.
+        chosen: Indices of the rows, ascending.
+        ids: Their ids.
     """
 
     rows: Rows
     chosen: tuple[int, ...]
+    ids: list[str]
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -49,6 +52,14 @@ class SomeRows:
 
     def __iter__(self) -> Iterator[PreferencePair]:
         return (self.rows[row] for row in self.chosen)
+
+    def without_images(self) -> Iterator[PreferencePair]:
+        """The rows, without their pictures where the dataset can leave them out."""
+        light = getattr(self.rows, "without_images", None)
+        if light is None:
+            return iter(self)
+        chosen = set(self.chosen)
+        return (pair for row, pair in enumerate(light()) if row in chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +139,29 @@ class Rescoring:
         first, *later = self.plan.stages
         dataset: TurnDataset = self.trainer.train_dataset
         left = tuple(sorted(row for stage in later for row in stage.rows))
-        entropies = self._entropies(SomeRows(dataset.rows.rows, left), checkpoint.name)
+        ids = dataset.rows.ids
+        rows = SomeRows(dataset.rows.rows, left, [ids[row] for row in left])
+        encoder = RowEncoder(self.vlm.processor, max_length=self.config.max_length, rejected_image=False)
+        parts = self._parts(rows, encoder, checkpoint.name)
+        entropies = self._entropies(rows, encoder, parts)
         stages = split_rest(self.config.stages, left, entropies, [stage.name for stage in later])
         turns = replace(self.plan, stages=(first, *stages)).turns()
-        ids = dataset.rows.ids
         order = replace(self.trainer.order, turns=[(ids[turn.row], turn.stage) for turn in turns])
         if self.trainer.is_local_process_zero():
             order.save(checkpoint)
-        self.trainer.accelerator.wait_for_everyone()
+        discard_chunks(parts)
         assert SavedOrder.load(checkpoint) == order
 
-    def _entropies(self, rows: SomeRows, step: str) -> list[float]:
+    def _parts(self, rows: SomeRows, encoder: RowEncoder, step: str) -> Path:
+        """Where a ranking that is interrupted leaves what is done; of these weights and settings alone."""
+        digest = fingerprint(self.trainer.model, encoder, rows, self.precision, self.layout).digest
+        kind = ".semantic" if self.config.difficulty == "semantic" else ""
+        return Path(self.config.output_dir) / FOLDER / f"after-{step}.{digest}{kind}.parts"
+
+    def _entropies(self, rows: SomeRows, encoder: RowEncoder, parts: Path) -> list[float]:
         """Entropy of each row under the model as it is now; what cannot be read counts as hardest."""
         model, config = self.trainer.model, self.config
-        encoder = RowEncoder(self.vlm.processor, max_length=config.max_length, rejected_image=False)
         encoded = EncodedRows(rows, encoder, cache_bytes=0)
-        folder = Path(config.output_dir) / FOLDER
-        digest = fingerprint(model, encoder, rows, self.precision, self.layout).digest
         if config.difficulty == "semantic":
             assert self.semantic is not None
             found = semantic_entropies(
@@ -152,7 +169,7 @@ class Rescoring:
                 rows,
                 self.semantic,
                 batch_size=self.trainer.args.per_device_train_batch_size,
-                folder=folder / f"after-{step}.{digest}.semantic.parts",
+                folder=parts,
             )
             known = dict(zip(found.ids, found.entropies.tolist(), strict=True))
         else:
@@ -165,7 +182,7 @@ class Rescoring:
                 precision=self.precision,
                 layout=self.layout,
                 progress=not self.trainer.args.disable_tqdm,
-                folder=folder / f"after-{step}.{digest}.parts",
+                folder=parts,
             )
             known = dict(zip(scores.ids, scores.entropies[config.difficulty].tolist(), strict=True))
         return [known.get(identifier, np.inf) for identifier in encoded.ids]

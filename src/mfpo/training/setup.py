@@ -19,7 +19,7 @@ from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, default_dtype
 from mfpo.models.logprobs import Layout
-from mfpo.models.vision import ImageEncoder
+from mfpo.models.vision import ImageEncoder, unwrap
 from mfpo.preferences.encoding import EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
 from mfpo.preferences.layouts import choose_layout
 from mfpo.training.arguments import is_sharded, name_layers_to_shard, training_arguments
@@ -39,7 +39,7 @@ from mfpo.training.preflight import (
     rows_per_step,
 )
 from mfpo.training.prepass import Known, ReferenceSource
-from mfpo.training.probe import longest_batch, probe
+from mfpo.training.probe import batch_of, probe
 from mfpo.training.reference import make_reference
 from mfpo.training.rescoring import Rescoring
 from mfpo.training.trainer import PreferenceTrainer
@@ -86,6 +86,7 @@ def set_up(
     """
     if not len(rows):
         raise UserError("the dataset has no rows", where=config.dataset or "rows")
+    _check_kernel(vlm)
     loss, sequences, encoder = make_encoder(vlm, config)
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
@@ -105,8 +106,10 @@ def set_up(
     images = ImageEncoder(model, share=not is_sharded(args))
     reference = make_reference(config.reference, vlm.model, model, images, detail=loss.reference_detail)
     known = Known()
+    size = args.per_device_train_batch_size
+    few = [*lengths.by_length[:size], *lengths.typical(size)] if config.dry_run else None
     if source is not None:
-        known = source.known(model, encoded, images, lengths.by_length, args, sample=config.dry_run)
+        known = source.known(model, encoded, images, args, sample=few)
     semantic = None
     if source is not None and config.difficulty == "semantic" and config.stages in BY_DIFFICULTY:
         semantic = source.semantic()
@@ -157,16 +160,16 @@ def _check_trainer(
     usable = {turn.row for turn in turns.turns}
     longest = [row for row in lengths.by_length if row in usable][:size]
     first_loss = check_first_loss(trainer, first["batch"], precision) if at_start else None
+    typical = [row for row in lengths.typical(size) if row in usable]
     runs = not is_sharded(args) and len(longest) > 0
-    parts = [first["batch"], *first.get("more", ())]
     found = Preflight(
         turns=len(turns) if known.seconds is None else _num_turns(config, len(lengths.by_length), args),
         lengths=lengths,
         targets=targets,
         notes=notes,
         first_loss=first_loss,
-        longest=probe(trainer, longest_batch(trainer, longest)) if runs else None,
-        first=probe(trainer, parts) if runs and config.dry_run else None,
+        longest=probe(trainer, batch_of(trainer, longest)) if runs else None,
+        typical=probe(trainer, batch_of(trainer, typical or longest)) if runs and config.dry_run else None,
         reference_seconds=known.seconds,
     )
     return describe(trainer, first["batch"], found)
@@ -190,6 +193,17 @@ def _reference_source(
     tokens = stored and loss.reference_detail == "tokens"
     digest = fingerprint(vlm.model, rows.encoder, rows.rows, precision, layout)
     return ReferenceSource(digest, folders, sequences, precision, layout, tokens)
+
+
+def _check_kernel(vlm: VLM) -> None:
+    """Refuse what could be scored, but not trained, before a reference pass is made of it."""
+    kernel = unwrap(vlm.model).get_decoder().config._attn_implementation
+    if kernel == "flex_attention" and vlm.device.type == "cpu":
+        raise UserError(
+            "FlexAttention has no backward pass on a CPU",
+            where=f"--attn_implementation {kernel}",
+            fix="leave it out: sdpa, the usual choice, shares prompts as well",
+        )
 
 
 def _check_sharding(config: TrainConfig, args: TrainingArguments) -> None:

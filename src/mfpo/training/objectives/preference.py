@@ -32,8 +32,7 @@ def pair_loss(kind: PairLoss, difference: Tensor, *, beta: float, label_smoothin
     | kind | loss | source |
     |---|---|---|
     | sigmoid | -(1-e) logsigmoid(x) - e logsigmoid(-x) | DPO, equation 7; e > 0: conservative DPO |
-    | robust | (-(1-e) logsigmoid(x) + e logsigmoid(-x)) / (1-2e) | Chowdhury et al. 2024 (provably robust
-    DPO) |
+    | robust | (-(1-e) logsigmoid(x) + e logsigmoid(-x)) / (1-2e) | Chowdhury et al. 2024 |
     | ipo | (x/beta - 1/(2 beta))^2 | Azar et al. 2023, equation 17; rewards per token |
     | hinge | max(0, 1 - x) | Zhao et al. 2023 (SLiC-HF), as applied to rewards by Liu et al. 2023 |
 
