@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -48,6 +48,19 @@ def text_of(messages: Messages) -> str:
         else:
             texts.extend(part["text"] for part in content if part.get("type") == "text" and part.get("text"))
     return "\n".join(texts)
+
+
+def in_one_line(pieces: Iterable[str]) -> str:
+    """Texts and names of images as they follow each other, set apart by a blank where they would touch.
+
+    Args:
+        pieces: The text of each part of a message, or what stands for its image; empty ones are left out.
+    """
+    line = ""
+    for piece in filter(None, pieces):
+        touches = line and not line[-1].isspace() and (piece[0].isalnum() or piece[0] == "[")
+        line += f" {piece}" if touches else piece
+    return line
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,12 @@ def test_an_odd_row_does_not_make_a_source_ambiguous(tmp_path: Path) -> None:
     assert [row.prompt for row in rows if isinstance(row, Sample)] == [user_message(QUESTION)] * 2
 
 
+def test_half_of_a_layouts_columns_may_be_chance(tmp_path: Path) -> None:
+    row = {"img": "a.png", "prompt": "q", "win": "c", "lose": "r"}
+    with pytest.raises(UserError, match="nearest is plain, missing chosen, question, rejected, image"):
+        read(write(tmp_path / "pairs.jsonl", [row]))
+
+
 def test_an_unknown_layout_names_the_nearest_and_the_flag(tmp_path: Path) -> None:
     row = {"img": "a.png", "question": "q", "choosen": "c", "rejected": "r"}
     with pytest.raises(UserError) as caught:
@@ -254,4 +260,6 @@ def test_an_unknown_layout_names_the_nearest_and_the_flag(tmp_path: Path) -> Non
     assert "--columns chosen=choosen image=img" in text
     with pytest.raises(UserError) as caught:
         read(write(tmp_path / "other.jsonl", [{"img": "a.png", "win": "c", "lose": "r"}]))
-    assert "--columns image=img. " in str(caught.value), "lose looks a little like chosen"
+    text = str(caught.value)
+    assert "nearest is plain" in text, "a layout that shares no column is no better than the common one"
+    assert "--columns chosen=YOURS question=YOURS rejected=YOURS image=img. " in text

@@ -225,9 +225,22 @@ def test_several_images_and_their_places(tmp_path: Path) -> None:
     assert third == Skip("p.jsonl:3", "image-count", "the prompt has 2 places for 1 images")
 
 
-def test_odd_but_legal_answers_are_kept(tmp_path: Path) -> None:
-    rows = [{**PLAIN, "chosen": ""}, {**PLAIN, "rejected": CHOSEN}]
-    assert [text_of(row.chosen) for row in samples(jsonl(tmp_path / "p.jsonl", rows))] == ["", CHOSEN]
+def test_answers_that_set_nothing_apart_leave_their_row_out(tmp_path: Path) -> None:
+    rows = [PLAIN, {**PLAIN, "chosen": ""}, {**PLAIN, "rejected": " \n"}, {**PLAIN, "rejected": f"{CHOSEN} "}]
+    kept, *left_out = read_source(jsonl(tmp_path / "p.jsonl", rows))
+    assert isinstance(kept, Sample)
+    assert left_out == [
+        Skip("p.jsonl:2", "missing-value", "the chosen answer is empty"),
+        Skip("p.jsonl:3", "missing-value", "the rejected answer is empty"),
+        Skip("p.jsonl:4", "no-preference", "the chosen and the rejected answer are the same"),
+    ]
+
+
+def test_equal_answers_with_rejected_images_are_an_image_preference(tmp_path: Path) -> None:
+    rows = [{**PLAIN, "rejected": CHOSEN, "rejected_images": ["b.png"]}]
+    (row,) = samples(jsonl(tmp_path / "p.jsonl", rows))
+    assert text_of(row.chosen) == text_of(row.rejected) == CHOSEN
+    assert len(row.rejected_images) == 1
 
 
 def test_other_columns_are_kept(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mfpo.errors import UserError
 from mfpo.evaluation.results import ScoreResult
+from mfpo.experiments.budget import QUICK_NOTE
 from mfpo.experiments.config import DemoConfig
 from mfpo.experiments.demo import BASE, METHODS, claim, plan_demo
 from mfpo.experiments.demo import run as demo
@@ -33,6 +34,7 @@ def test_demo_ends_with_a_table_and_a_report(quick_demo: tuple[Path, DemoConfig]
         scores = ScoreResult.load(folder / "runs" / name / "scores" / "scenes.json")
         assert sum(item.get("descriptions", 0) for item in scores.items) == 32
     page = (folder / "report.html").read_text()
+    assert "nan" not in table and QUICK_NOTE in table and QUICK_NOTE in page
     assert "mfpo-at-once" in page and "<script src=" not in page
 
 

@@ -48,6 +48,20 @@ def test_the_longest_chain_starts_first(tmp_path: Path) -> None:
     assert order(tmp_path) == ["start", "long", "short"]
 
 
+def test_progress_names_what_runs_and_ends_when_all_is_done(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Added one by one, in the order in which they end, these costs exceed their total by rounding.
+    seconds = [0.3, 0.2, 0.1]
+    assert (1 + 0.3) + (1 + 0.2) + (1 + 0.1) > (1 + 0.1) + (1 + 0.2) + (1 + 0.3)
+    notes = [Note(f"training {time} (0123456789abcdef)", seconds=time) for time in reversed(seconds)]
+    assert run_steps(notes, Store(tmp_path), num_workers=1) == {}
+    shown = [line.strip() for line in capfd.readouterr().err.replace("\r", "\n").splitlines() if line.strip()]
+    assert shown[-1].startswith("3/3 steps: 100%") and "-00:00" not in shown[-1]
+    assert any(line.endswith(", training 0.2") for line in shown)
+    assert not any("0123456789abcdef" in line for line in shown)
+
+
 def test_a_failure_takes_down_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
     bad = Note("bad", fails=True)
     failures = run_steps([Note("good"), Note("after", (bad,))], Store(tmp_path), num_workers=1)

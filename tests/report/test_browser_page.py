@@ -249,7 +249,7 @@ def test_a_broken_picture_leaves_the_texts_and_is_counted(opened: Browser) -> No
 
 def test_turns_and_the_perturbed_one_of_several_images_are_named(opened: Browser) -> None:
     show(opened, 10)
-    assert text(opened, ".turns") == "User [image 1]\n[image 2]\nCompare.Model They differ.User How?"
+    assert text(opened, ".turns") == "User [image 1] [image 2] Compare.Model They differ.User How?"
     assert text(opened, "figcaption") == "Image 2 of 2the one perturbed, 96 × 64"
     opened.run("document.querySelector('.strip button').click()")
     assert text(opened, "figcaption") == "Image 1 of 296 × 64"

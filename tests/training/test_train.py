@@ -37,7 +37,7 @@ def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_full_training(run, vlm, tiny_llava):
+def test_full_training(run, vlm, tiny_llava, capsys):
     before = state(vlm.model)
     result = run(max_steps=4)
     after = result.vlm.model.state_dict()
@@ -47,6 +47,7 @@ def test_full_training(run, vlm, tiny_llava):
         state(load_vlm(str(result.output_dir), device="cpu", dtype="float32").model), state(result.vlm.model)
     )
     assert (result.steps, result.rows, result.skipped) == (4, 6, [])
+    assert capsys.readouterr().out.endswith(f"written to {result.output_dir}\n")
     settings = yaml.safe_load((result.output_dir / "config.yaml").read_text())
     assert settings["objective"] == "mfpo" and settings["max_steps"] == 4
 

@@ -92,23 +92,23 @@ class Recogniser:
         ranked = sorted(
             unlike if self._given is None else [self._given],
             key=lambda layout: (
-                -len(layout.columns & set(columns)) / len(layout.columns),
+                -_share_there(layout, columns),
                 layout.weak,
+                layout.name != "plain",
                 LAYOUTS.index(layout),
             ),
         )
-        renames = _renames(ranked[0], columns)
-        if renames:
-            hint = f"name your columns: --columns {' '.join(f'{a}={b}' for a, b in renames.items())}. "
-        else:
-            hint = "name your columns with --columns OURS=YOURS. "
+        lacking = (column.split()[0] for column in _missing(ranked[0], columns))
+        renames = dict.fromkeys(lacking, "YOURS") | _renames(ranked[0], columns)
+        names = " ".join(f"{ours}={theirs}" for ours, theirs in renames.items()) or "OURS=YOURS"
         nearest_ones = "; ".join(f"{layout.name} ({_needed(layout)})" for layout in ranked[:3])
         origin = f" (renamed by {self._mapping.origin})" if self._mapping.names else ""
         return UserError(
             f"the columns fit no known layout; found {', '.join(columns) or 'none'}{origin}; nearest is "
             f"{ranked[0].name}, missing {', '.join(_missing(ranked[0], columns)) or 'nothing'}",
             where=self._source,
-            fix=f"{hint}The nearest layouts: {nearest_ones}; all of them are in docs/data.md",
+            fix=f"name your columns: --columns {names}. The nearest layouts: {nearest_ones}; "
+            "all of them are in docs/data.md",
         )
 
 
@@ -118,6 +118,12 @@ def why(layout: Layout, columns: Collection[str]) -> str:
     images = [name for name in columns if name in IMAGE_COLUMNS]
     picture = f", and {images[0]} holds the images" if images else ""
     return f"it has the columns {', '.join(there)}{picture}"
+
+
+def _share_there(layout: Layout, columns: Collection[str]) -> float:
+    """The share of a layout's columns that are there; half or fewer may be chance, and count as none."""
+    share = len(layout.columns & set(columns)) / len(layout.columns)
+    return share if share > 0.5 else 0.0
 
 
 def _needed(layout: Layout) -> str:

@@ -30,6 +30,9 @@ def run_score(config: ScoreConfig) -> None:
         UserError: There is no such benchmark, the file is no answer file, items have no answer, or a judge's
             replies are needed.
     """
+    # Before a benchmark's data are fetched.
+    if config.predictions is not None and not Path(config.predictions).exists():
+        raise UserError("there is no such file", where=config.predictions, fix="`mfpo generate` writes one")
     benchmark = load_benchmark(config.benchmark, BenchmarkSettings.of(config, config))
     if config.build_table:
         _build_table(benchmark, config.build_table)

@@ -56,3 +56,5 @@ QUICK = replace(
     short=True,
 )
 """To see that everything runs; the numbers mean nothing."""
+
+QUICK_NOTE = "Made with --quick: the numbers mean nothing."

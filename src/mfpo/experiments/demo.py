@@ -13,7 +13,7 @@ from rich.console import Console
 from mfpo import __version__
 from mfpo.data.files import save_config, write_atomic, write_json
 from mfpo.errors import UserError
-from mfpo.experiments.budget import QUICK, Budget
+from mfpo.experiments.budget import QUICK, QUICK_NOTE, Budget
 from mfpo.experiments.catalog import packaged
 from mfpo.experiments.config import DemoConfig
 from mfpo.experiments.plan import base_settings
@@ -63,6 +63,8 @@ def run(config: DemoConfig) -> None:
     save_config(config, folder / "config.yaml")
     console.rule("[bold]5  what changed")
     table = method_table(plan.runs)
+    quick = [QUICK_NOTE] if config.quick else []
+    table.notes.extend(quick)
     console.print(table.to_rich("the scene world, unseen scenes", width=console.width))
     write_atomic(folder / "table.md", table.to_markdown())
     report = write_report(
@@ -71,7 +73,7 @@ def run(config: DemoConfig) -> None:
         title="MFPO on the scene world",
         dataset=plan.rows.dataset(store(plan.rows)),
         model_name_or_path=str(store(plan.llava)),
-        notes=[f"{arm.name}: {arm.text}." for arm in methods()],
+        notes=[*quick, *(f"{arm.name}: {arm.text}." for arm in methods())],
         reproduce=[
             f"mfpo demo --output_dir {config.output_dir} --seed {config.seed} --seeds {config.seeds}"
             + (" --quick" if config.quick else "")

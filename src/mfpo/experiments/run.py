@@ -18,7 +18,7 @@ from mfpo.data.files import save_config, write_atomic, write_json
 from mfpo.errors import UserError, nearest
 from mfpo.evaluation.benchmarks import BENCHMARKS
 from mfpo.evaluation.config import JudgeSettings
-from mfpo.experiments.budget import QUICK, Budget
+from mfpo.experiments.budget import QUICK, QUICK_NOTE, Budget
 from mfpo.experiments.catalog import find, names, packaged
 from mfpo.experiments.config import ExperimentConfig
 from mfpo.experiments.plan import Plan, World, make_plan
@@ -163,7 +163,7 @@ def notes_of(config: ExperimentConfig, plan: Plan, failures: list[str]) -> list[
     """What a reader must know of this run."""
     notes = list(plan.notes)
     if config.quick:
-        notes.append("Made with --quick: the numbers mean nothing.")
+        notes.append(QUICK_NOTE)
     if config.world == "scenes" and not plan.experiment.sweep:
         untuned = load_tuned(config.tuned).untuned(plan.experiment.arms)
         if untuned:

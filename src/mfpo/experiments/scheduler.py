@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from tqdm.auto import tqdm
 from mfpo.errors import UserError
 from mfpo.experiments.steps import Step
 from mfpo.experiments.store import Store
+
+_DIGEST = re.compile(r" \(?[0-9a-f]{16}\)?")
 
 
 def run_steps(
@@ -202,26 +205,31 @@ def _environment(devices: Sequence[str]) -> Iterator[None]:
 class _Bar:
     """Progress by cost, so that the time left means something."""
 
-    def __init__(self, bar: tqdm, count: int) -> None:
-        self.bar, self.count, self.finished = bar, count, 0
+    def __init__(self, bar: tqdm, total: float, count: int) -> None:
+        self.bar, self.total, self.count, self.finished = bar, total, count, 0
 
     def show(self, names: Sequence[str]) -> None:
-        """What is running."""
-        self.bar.set_description(f"{self.finished}/{self.count} steps", refresh=False)
-        self.bar.set_postfix_str(", ".join(names)[:60])
+        """What is running; digests are for messages and folders."""
+        self._count()
+        self.bar.set_postfix_str(", ".join(_DIGEST.sub("", name) for name in names)[:60])
 
     def advance(self, cost: float) -> None:
         """A step ended."""
         self.finished += 1
-        self.bar.update(cost)
+        self._count()
+        # Added up in another order, the costs may come to a little more than their total.
+        self.bar.update(min(cost, self.total - self.bar.n))
+
+    def _count(self) -> None:
+        self.bar.set_description(f"{self.finished}/{self.count} steps", refresh=False)
 
 
 @contextmanager
 def _progress(todo: Mapping[str, Step]) -> Iterator[_Bar]:
     total = sum(step.cost for step in todo.values())
-    layout = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left {postfix}"
+    layout = "{desc}{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}"
     with tqdm(total=total, bar_format=layout, file=sys.stderr) as bar:
-        yield _Bar(bar, len(todo))
+        yield _Bar(bar, total, len(todo))
 
 
 def _missing(steps: Iterable[Step], store: Store) -> dict[str, Step]:

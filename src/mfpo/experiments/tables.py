@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def method_table(
 
     Returns:
         With one seed: values with 95% intervals, marked where the paired difference to the first method is
-        significant. With several: means over seeds with the range of the seeds.
+        significant. With several: means over seeds with the range of the seeds. A dash where a metric has no
+        value, as CHAIR_i of answers that name no object.
     """
     names = list(runs)
     num_seeds = max(len(folders) for folders in runs.values())
@@ -106,6 +108,8 @@ def method_table(
 
 def _cell(comparisons: Sequence[Comparison], metric: str, row: int) -> str:
     values = [one.estimates[row][metric].value for one in comparisons]
+    if any(map(math.isnan, values)):
+        return "–"
     if len(comparisons) > 1:
         return f"{statistics.mean(values):.1f}<br>[{min(values):.1f}, {max(values):.1f}]"
     estimate = comparisons[0].estimates[row][metric]

@@ -24,7 +24,7 @@ from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.keywords import KeywordExtractor
 from mfpo.preferences.pipeline import open_row_stream
 from mfpo.preferences.stream import target_image
-from mfpo.records import Keyword, Message, Sample, row_id, text_of
+from mfpo.records import Keyword, Message, Sample, in_one_line, row_id, text_of
 
 SHOWN_ROWS = 5
 CHECKED_ROWS = 100
@@ -199,7 +199,11 @@ def _short(value: object) -> str:
     if isinstance(value, dict):
         return _cut("{" + ", ".join(f"{key}: {_short(item)}" for key, item in list(value.items())[:6]) + "}")
     if isinstance(value, (list, tuple)):
-        return f"{len(value)} items: {_short(value[0])}" if value else "empty list"
+        return (
+            f"{len(value)} {'item' if len(value) == 1 else 'items'}: {_short(value[0])}"
+            if value
+            else "empty list"
+        )
     return _cut(str(value))
 
 
@@ -258,8 +262,7 @@ def _image_lines(config: BuildConfig, source: Source, row: _Looked) -> list[str]
 
 
 def _with_places(turn: Message) -> str:
-    places = ("[image]" if part["type"] == "image" else part["text"] for part in turn["content"])
-    return " ".join(places)
+    return in_one_line("[image]" if part["type"] == "image" else part["text"] for part in turn["content"])
 
 
 def _boxes(config: BuildConfig, keyword: Keyword, found: tuple[Job, Finding] | None) -> str:

@@ -83,7 +83,7 @@ class RowMaker:
                 raise UserError(
                     f"only {made} of the answers to {start} scenes are captions that hallucinate",
                     where=self.vlm.name if self.vlm else "templates",
-                    fix="sample from a model that `mfpo scenes --train_model` trained",
+                    fix="sample from a model that `mfpo scenes --train_model` trained, without --quick",
                 )
             scenes = [sample_scene(self.split, i, self.seed, self.world) for i in range(start, start + CHUNK)]
             drawings = [draw(scene, self.world.image_size) for scene in scenes]

@@ -130,6 +130,7 @@ def train(
     skips += trainer.skips
     if writes:
         write_jsonl(output_dir / SKIPPED_FILE, (skip.to_dict() for skip in skips))
+        print(f"written to {output_dir}")
     trained = replace(vlm, model=trainer.model.eval(), name=config.output_dir)
     history, steps = trainer.state.log_history, trainer.state.global_step
     return TrainResult(output_dir, trained, history, steps, num_rows, skips, seconds)

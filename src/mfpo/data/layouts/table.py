@@ -175,7 +175,8 @@ def read_row(layout: Layout, row: Row, where: str, files: ImageFiles) -> Sample:
 
     Raises:
         RowError: A value is missing, of the wrong type, or the images don't fit the prompt;
-            ``wrong-columns`` when there is no image column and no image in the messages.
+            ``wrong-columns`` when there is no image column and no image in the messages;
+            ``no-preference`` when nothing sets the answers apart.
     """
     turns = layout.read(row)
     column = image_column(layout, row)
@@ -199,6 +200,7 @@ def read_row(layout: Layout, row: Row, where: str, files: ImageFiles) -> Sample:
         rejected_images=image_sources(row.get("rejected_images"), "rejected_images", files),
         keywords=_keywords(row.get("keywords")),
     )
+    _check_answers(sample)
     _check_encodable(sample)
     return sample
 
@@ -266,6 +268,16 @@ def _keywords(value: Any) -> tuple[str, ...] | None:
             raise RowError("bad-value", "column keywords holds something else than phrases")
         phrases += [phrase.strip()] if phrase.strip() else []
     return tuple(phrases)
+
+
+def _check_answers(sample: Sample) -> None:
+    """Answers that say nothing, or the same, are no text preference; rejected images may still be one."""
+    chosen, rejected = text_of(sample.chosen).strip(), text_of(sample.rejected).strip()
+    for column, answer in (("chosen", chosen), ("rejected", rejected)):
+        if not answer:
+            raise RowError("missing-value", f"the {column} answer is empty")
+    if chosen == rejected and not sample.rejected_images:
+        raise RowError("no-preference", "the chosen and the rejected answer are the same")
 
 
 def _check_encodable(sample: Sample) -> None:

@@ -14,7 +14,7 @@ from mfpo.data.images import open_image
 from mfpo.errors import RowError, UserError
 from mfpo.preferences.regions.masks import decode_rle, encode_rle, union_mask
 from mfpo.preferences.rejected import native_mask, picture_of, rejected_inputs, stored_rejected
-from mfpo.records import ImageSource, PreferencePair, Region, RegionStatus, text_of
+from mfpo.records import ImageSource, PreferencePair, Region, RegionStatus, in_one_line, text_of
 from mfpo.report.browser.records import (
     BrowseRow,
     KeywordEntry,
@@ -253,7 +253,7 @@ def _turns(pair: PreferencePair) -> Iterable[Turn]:
                 texts.append(f"[image {count}]" if len(pair.images) > 1 else "")
             else:
                 texts.append(part.get("text") or "")
-        yield Turn(str(message["role"]), "\n".join(filter(None, texts))[:LONGEST_TEXT])
+        yield Turn(str(message["role"]), in_one_line(texts)[:LONGEST_TEXT])
 
 
 def _pieces(parts: Iterable[tuple[str, int, bool]]) -> tuple[Piece, ...]:
