@@ -44,3 +44,10 @@ def test_an_attention_kernel_that_is_not_there_is_told_as_that(tiny_llava):
     with pytest.raises(UserError, match="the model cannot attend by it") as error:
         load_vlm(str(tiny_llava), device="cpu", attn_implementation="sdpaa")
     assert error.value.where == "--attn_implementation sdpaa"
+
+
+@pytest.mark.parametrize("name", ["./nothing", "/nowhere/model", "runs/a/nothing", "~/model"])
+def test_what_can_only_be_a_folder_is_not_asked_for_on_the_hub(name: str) -> None:
+    for load in (load_vlm, load_processor):
+        with pytest.raises(UserError, match="no such folder"):
+            load(name)

@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         if debug:
             traceback.print_exc()
-        print(stop if isinstance(stop, Stopped) else "interrupted", file=sys.stderr)
+        again = "interrupted; the same command goes on with what is finished"
+        print(stop if isinstance(stop, Stopped) else again, file=sys.stderr)
         return stop.exit_code if isinstance(stop, Stopped) else INTERRUPTED
     except BrokenPipeError:
         if not _stdout_is_closed():

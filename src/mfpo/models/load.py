@@ -100,6 +100,7 @@ def load_processor(
     Raises:
         UserError: Nothing can be opened under that name.
     """
+    check_path(model_name_or_path)
     base = adapter_base(model_name_or_path) or model_name_or_path
     try:
         return AutoProcessor.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
@@ -136,6 +137,7 @@ def load_vlm(
         UserError: Nothing can be opened under that name, it cannot be held in 4 bits here, or there is no
             such attention kernel.
     """
+    check_path(model_name_or_path)
     target = torch.device(device) if device is not None else default_device()
     if dtype == "checkpoint":
         dtype = "auto"
@@ -170,6 +172,21 @@ def load_vlm(
     if not load_in_4bit:
         model = model.to(target)
     return VLM(model=model.eval(), processor=processor, name=model_name_or_path)
+
+
+def check_path(model_name_or_path: str) -> None:
+    """Refuse what can only be a folder and is none, before the Hub is asked for it.
+
+    Args:
+        model_name_or_path: Checkpoint folder, adapter folder or Hub name (``name`` or ``owner/name``).
+
+    Raises:
+        UserError: There is no such folder, and it is no name of the Hub.
+    """
+    path = Path(model_name_or_path)
+    on_hub = len(path.parts) <= 2 and not model_name_or_path.startswith((".", "/", "~"))
+    if not on_hub and not path.exists():
+        raise _not_loadable(model_name_or_path, FileNotFoundError("there is no such folder"))
 
 
 def adapter_base(model_name_or_path: str) -> str | None:

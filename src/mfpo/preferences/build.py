@@ -131,7 +131,7 @@ def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: s
     )
     seen = {identifier for shard in writer.finished for identifier in shard.ids}
     items = islice(enumerate(source.items()), writer.position, None)
-    bar = tqdm(total=outline.items, initial=writer.position, desc="build", unit="row", disable=None)
+    bar = tqdm(total=outline.items, initial=writer.position, desc="build", unit="row")
     with (
         writer,
         open_row_stream(config, KeywordExtractor(config.keyword_config()), writer.scratch) as stream,
@@ -168,7 +168,7 @@ def _count(config: BuildConfig, source: Source) -> Summary:
     summary = Summary()
     with (
         open_row_stream(replace(config, materialize=False), None, None) as stream,
-        tqdm(desc="dry run", unit="row", disable=None) as bar,
+        tqdm(desc="dry run", unit="row") as bar,
     ):
         for made in stream.rows(enumerate(source.items()), set()):
             _tally(summary, made)
