@@ -11,6 +11,8 @@ from typing import Any
 from mfpo.evaluation.benchmarks.base import BenchmarkSettings
 from mfpo.evaluation.benchmarks.mmhal import TYPES
 from mfpo.evaluation.benchmarks.scenes import ScenesBenchmark
+from mfpo.scenes.difficulty import save_world
+from mfpo.scenes.world import World
 
 Rows = list[dict[str, Any]]
 
@@ -140,6 +142,7 @@ def _pope(folder: Path) -> SmallBenchmark:
 
 
 def _scenes(folder: Path) -> SmallBenchmark:
+    save_world(World(), folder)
     items = ScenesBenchmark(BenchmarkSettings(num_samples=2)).load()
     rows = [
         {"id": item.id, "question": item.question, "answer": "A kitchen with a red mug.", "image": item.image}

@@ -219,5 +219,5 @@ def test_files_that_are_no_score_files_are_told(tmp_path: Path, content: str) ->
 
 def test_a_missing_answer_file_is_told_before_data_are_fetched(tmp_path: Path) -> None:
     config = ScoreConfig(benchmark="pope", predictions=str(tmp_path / "nothing.jsonl"))
-    with pytest.raises(UserError, match=r"nothing\.jsonl: there is no such file"):
+    with pytest.raises(UserError, match=r"nothing\.jsonl: the file cannot be read"):
         score.run_score(config)

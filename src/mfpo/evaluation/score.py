@@ -32,7 +32,11 @@ def run_score(config: ScoreConfig) -> None:
     """
     # Before a benchmark's data are fetched.
     if config.predictions is not None and not Path(config.predictions).exists():
-        raise UserError("there is no such file", where=config.predictions, fix="`mfpo generate` writes one")
+        raise UserError(
+            "the file cannot be read: there is none",
+            where=config.predictions,
+            fix="`mfpo generate` writes one",
+        )
     benchmark = load_benchmark(config.benchmark, BenchmarkSettings.of(config, config))
     if config.build_table:
         _build_table(benchmark, config.build_table)
