@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mfpo.experiments.steps import Place, Step
+from mfpo.experiments.step import Place, Step
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import pytest
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.catalog import packaged
 from mfpo.experiments.plan import Plan, make_plan
-from mfpo.experiments.steps import GivenModel, GivenRows, Measurement, SceneLlava, SceneRows, Training
+from mfpo.experiments.scene_steps import SceneLlava, SceneRows
+from mfpo.experiments.step import GivenModel, GivenRows
+from mfpo.experiments.steps import Measurement, Training
 from mfpo.experiments.store import Store
 from mfpo.experiments.tuned import Tuned
 from mfpo.experiments.worlds import RealWorld, SceneWorld
@@ -72,7 +74,7 @@ def test_rows_and_models_belong_to_a_training() -> None:
 
 def test_changed_code_makes_everything_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     before = training().digest
-    monkeypatch.setattr("mfpo.experiments.steps.code_digest", lambda parts: f"changed {parts}")
+    monkeypatch.setattr("mfpo.experiments.step.code_digest", lambda parts: f"changed {parts}")
     assert training().digest != before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -85,6 +86,7 @@ class Annotations:
         self.where = where
         # An empty name is a temporary file of SQLite's own. Threads of one process share it.
         self._file = sqlite3.connect("", check_same_thread=False)
+        weakref.finalize(self, self._file.close)
         self._file.execute("CREATE TABLE images (name BLOB PRIMARY KEY, basename BLOB, image TEXT)")
         for image in images:
             self._add(image)

@@ -17,9 +17,11 @@ from mfpo.experiments.budget import QUICK, QUICK_NOTE, Budget
 from mfpo.experiments.catalog import packaged
 from mfpo.experiments.config import DemoConfig
 from mfpo.experiments.plan import base_settings
+from mfpo.experiments.scene_steps import SceneLlava, SceneRows
 from mfpo.experiments.scheduler import run_steps
 from mfpo.experiments.schema import Arm
-from mfpo.experiments.steps import Measurement, Model, Ranking, SceneLlava, SceneRows, Training
+from mfpo.experiments.step import Model
+from mfpo.experiments.steps import Measurement, Ranking, Training
 from mfpo.experiments.store import Store
 from mfpo.experiments.tables import method_table
 from mfpo.experiments.tuned import load_tuned

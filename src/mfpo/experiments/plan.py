@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeAlias
 
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.schema import MEASURES, Arm, Experiment
-from mfpo.experiments.steps import Measurement, Model, Ranking, Rows, Training
+from mfpo.experiments.step import Model, Rows
+from mfpo.experiments.steps import Measurement, Ranking, Training
 from mfpo.experiments.tuned import Tuned
 from mfpo.training.config import TrainConfig
 from mfpo.training.objectives import OBJECTIVES

@@ -19,7 +19,7 @@ from multiprocessing.queues import Queue
 from tqdm.auto import tqdm
 
 from mfpo.errors import UserError
-from mfpo.experiments.steps import Step
+from mfpo.experiments.step import Step
 from mfpo.experiments.store import Store
 
 _DIGEST = re.compile(r" \(?[0-9a-f]{16}\)?")

@@ -1,30 +1,21 @@
-"""The steps that experiments are made of, each addressed by what its result depends on.
+"""The steps that every world has: reference pass, training, measurement.
 
-A step's digest is a hash over its settings, over the steps it needs and over the code and libraries that
-carry it out. Two experiments that ask for the same training ask for the same digest, and get one training.
-Every step goes through the function behind the verb of the same name, so what runs here is what a user runs.
+Each goes through the function behind the verb of the same name, so what runs here is what a user runs.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from mfpo.data.files import write_json
-from mfpo.data.fingerprint import code_digest, library_versions
 from mfpo.experiments.measures import Measuring
-from mfpo.experiments.schema import Source
-from mfpo.records import Schedule, Scope
-from mfpo.scenes.config import DifficultySettings
+from mfpo.experiments.scene_steps import SceneLlava
+from mfpo.experiments.step import DATA_CODE, Model, Place, Rows, Step, code
+from mfpo.records import Scope
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 
-DATA_CODE = ("data", "models", "preferences", "records.py", "scenes")
 TRAINING_CODE = (*DATA_CODE, "difficulty", "training")
 MEASURE_CODE = (*DATA_CODE, "evaluation", "experiments/measures.py", "experiments/scene_measures.py")
 NOT_DECISIVE = frozenset(
@@ -32,215 +23,6 @@ NOT_DECISIVE = frozenset(
     | {"push_to_hub", "resume_from_checkpoint"}
 )
 """Settings of a training that do not change its result, or that stand for a step of their own."""
-
-Place: TypeAlias = Callable[["Step"], Path]
-"""Where a step's result is."""
-
-
-class Step(ABC):
-    """Something that is made once.
-
-    Attributes:
-        kind: Folder of the store that its results are in.
-    """
-
-    kind: ClassVar[str]
-
-    @cached_property
-    def digest(self) -> str:
-        """The step's address: 16 hex digits of SHA-256 over [`depends`], needed steps included."""
-        parts = self.depends() | {"needs": [step.digest for step in self.needs]}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-    @property
-    def needs(self) -> tuple[Step, ...]:
-        """Steps whose results it takes."""
-        return ()
-
-    @property
-    def cost(self) -> float:
-        """About how many seconds it takes on one core at full size; order and progress bar depend on it."""
-        return 1.0
-
-    @property
-    def name(self) -> str:
-        """What it is called in messages."""
-        return f"{self.kind} {self.digest}"
-
-    @abstractmethod
-    def depends(self) -> dict[str, Any]:
-        """What the result depends on, as JSON, the needed steps left out."""
-
-    @abstractmethod
-    def done(self, folder: Path) -> bool:
-        """Whether the result in a folder is complete."""
-
-    @abstractmethod
-    def make(self, folder: Path, place: Place) -> None:
-        """Make the result; what an interrupted attempt left behind may be there."""
-
-
-class Model(Step):
-    """A step whose result is a checkpoint."""
-
-
-@dataclass(frozen=True)
-class SceneLlava(Model):
-    """The small LLaVA of a world, trained from nothing.
-
-    Attributes:
-        difficulty: The world.
-        seed: Seed of its scenes and weights.
-        short: Train it hardly at all.
-    """
-
-    kind: ClassVar[str] = "llava"
-    difficulty: DifficultySettings = field(default_factory=DifficultySettings)
-    seed: int = 0
-    short: bool = False
-
-    @property
-    def cost(self) -> float:
-        """It draws all its scenes and trains tower and language model."""
-        return 600.0
-
-    @cached_property
-    def recipe(self) -> Any:
-        """What it is trained by."""
-        from mfpo.scenes.checkpoint import quick, recipe_for
-
-        recipe = recipe_for(self.difficulty, self.seed)
-        return quick(recipe) if self.short else recipe
-
-    def depends(self) -> dict[str, Any]:
-        """The recipe's own fingerprint covers code and libraries."""
-        return {"recipe": self.recipe.fingerprint()}
-
-    def done(self, folder: Path) -> bool:
-        """A folder holds the model of a recipe as a whole or not at all."""
-        from mfpo.scenes.checkpoint import recipe_of
-
-        return recipe_of(folder) == self.recipe.fingerprint()
-
-    def make(self, folder: Path, place: Place) -> None:
-        """Train it."""
-        from mfpo.scenes.checkpoint import ensure_llava
-
-        # Workers of a worker would outlive it when it is killed.
-        ensure_llava(self.recipe, folder, num_workers=1)
-
-
-@dataclass(frozen=True)
-class GivenModel(Model):
-    """A checkpoint that is there already.
-
-    Attributes:
-        model_name_or_path: Folder or Hub name.
-        fingerprint: What tells it from another one of that name.
-    """
-
-    kind: ClassVar[str] = "given"
-    model_name_or_path: str = ""
-    fingerprint: str = ""
-
-    def depends(self) -> dict[str, Any]:
-        """Its weights; where they are does not matter."""
-        return {"model": self.fingerprint}
-
-    def done(self, folder: Path) -> bool:
-        """It is there already."""
-        return True
-
-    def make(self, folder: Path, place: Place) -> None:
-        """Nothing is to be made."""
-
-
-class Rows(Step):
-    """A step whose result is a dataset folder."""
-
-    def dataset(self, folder: Path) -> Path:
-        """The dataset in the step's folder."""
-        return folder
-
-
-@dataclass(frozen=True)
-class SceneRows(Rows):
-    """Preference rows about scenes, with keywords, regions and noise.
-
-    Attributes:
-        difficulty: The world; its ``faulty_corrections`` are those of the rows.
-        model: Model whose answers are rejected; captions from templates when None.
-        seed: Seed of scenes, samples and noise.
-        num_rows: Number of rows.
-        split: Scenes they are about.
-        swap_images: Whether each row has its picture with one object swapped.
-        noise_step: Diffusion step.
-        noise_schedule: Its schedule.
-    """
-
-    kind: ClassVar[str] = "rows"
-    difficulty: DifficultySettings = field(default_factory=DifficultySettings)
-    model: Model | None = None
-    seed: int = 0
-    num_rows: int = 1200
-    split: Any = "train"
-    swap_images: bool = True
-    noise_step: int = 900
-    noise_schedule: Schedule = "vcd"
-
-    @property
-    def needs(self) -> tuple[Step, ...]:
-        """The model that answers."""
-        return () if self.model is None else (self.model,)
-
-    @property
-    def cost(self) -> float:
-        """Drawing, answers, keywords."""
-        return self.num_rows / 24
-
-    def depends(self) -> dict[str, Any]:
-        """World, sizes, noise and code."""
-        settings = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "model"}
-        settings["difficulty"] = asdict(self.difficulty)
-        return settings | _code(DATA_CODE)
-
-    def dataset(self, folder: Path) -> Path:
-        """Beside the folder of the text preferences."""
-        return folder / "dataset"
-
-    def done(self, folder: Path) -> bool:
-        """The dataset's manifest is written last."""
-        return (self.dataset(folder) / "manifest.json").is_file()
-
-    def make(self, folder: Path, place: Place) -> None:
-        """As `mfpo scenes` and `mfpo build` do."""
-        model = None if self.model is None else str(place(self.model))
-        make_rows(self, model, folder / "scenes", self.dataset(folder))
-
-
-@dataclass(frozen=True)
-class GivenRows(Rows):
-    """A dataset folder that `mfpo build` wrote.
-
-    Attributes:
-        folder: The folder.
-        fingerprint: What tells it from another one.
-    """
-
-    kind: ClassVar[str] = "given"
-    folder: str = ""
-    fingerprint: str = ""
-
-    def depends(self) -> dict[str, Any]:
-        """Its rows; where they are does not matter."""
-        return {"rows": self.fingerprint}
-
-    def done(self, folder: Path) -> bool:
-        """It is there already."""
-        return True
-
-    def make(self, folder: Path, place: Place) -> None:
-        """Nothing is to be made."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +67,7 @@ class Ranking(Step):
             "semantic": self.semantic_samples if self.semantic else None,
             "batch_size": self.batch_size,
         }
-        return settings | _code((*DATA_CODE, "difficulty"))
+        return settings | code((*DATA_CODE, "difficulty"))
 
     def done(self, folder: Path) -> bool:
         """The scores have names of their own in the dataset's folder; a mark stands here."""
@@ -348,7 +130,7 @@ class Training(Model):
     def depends(self) -> dict[str, Any]:
         """All settings that change the result, and code."""
         settings = {k: v for k, v in asdict(self.config).items() if k not in NOT_DECISIVE}
-        return {"config": settings} | _code(TRAINING_CODE)
+        return {"config": settings} | code(TRAINING_CODE)
 
     def done(self, folder: Path) -> bool:
         """The list of skipped rows is written after the weights."""
@@ -407,7 +189,7 @@ class Measurement(Step):
 
     def depends(self) -> dict[str, Any]:
         """How it is measured, and code."""
-        return {"measuring": self.measuring.decisive(), "stage": self.stage} | _code(MEASURE_CODE)
+        return {"measuring": self.measuring.decisive(), "stage": self.stage} | code(MEASURE_CODE)
 
     def done(self, folder: Path) -> bool:
         """Score files are written as a whole."""
@@ -436,45 +218,3 @@ NUM_STAGES = 3
 def stage_folder(training: Path, stage: int) -> Path:
     """Where the model at the end of a stage is, the last stage excepted."""
     return training / f"stage-{stage}"
-
-
-def make_rows(rows: SceneRows, model: str | None, scenes_dir: Path, dataset: Path) -> None:
-    """Text preferences about scenes unless they are there, then the dataset with image preferences."""
-    from mfpo.preferences.build import run as build
-    from mfpo.preferences.config import BuildConfig
-    from mfpo.scenes.command import ANNOTATIONS
-    from mfpo.scenes.command import run as scenes
-    from mfpo.scenes.config import ScenesConfig
-
-    if not (scenes_dir / ANNOTATIONS).is_file():
-        scenes(
-            ScenesConfig(
-                **asdict(rows.difficulty),
-                num_samples=rows.num_rows,
-                output_dir=str(scenes_dir),
-                model_name_or_path=model,
-                split=rows.split,
-                seed=rows.seed,
-                swap_images=rows.swap_images,
-                overwrite=True,
-            )
-        )
-    build(
-        BuildConfig(
-            dataset=str(scenes_dir),
-            annotations=str(scenes_dir / ANNOTATIONS),
-            output_dir=str(dataset),
-            noise_step=rows.noise_step,
-            noise_schedule=rows.noise_schedule,
-            seed=rows.seed,
-        )
-    )
-
-
-def source_model(source: Source, llava: Model) -> Model | None:
-    """The model that gives rejected answers; None for templates."""
-    return llava if source == "sampled" else None
-
-
-def _code(parts: tuple[str, ...]) -> dict[str, Any]:
-    return {"code": code_digest(parts), "libraries": library_versions()}

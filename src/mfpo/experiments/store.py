@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mfpo.data.cache import default_cache
 from mfpo.data.files import write_json
-from mfpo.experiments.steps import GivenModel, GivenRows, SceneLlava, Step
+from mfpo.experiments.scene_steps import SceneLlava
+from mfpo.experiments.step import GivenModel, GivenRows, Step
 
 STEP_FILE = "step.json"
 """File beside a result that says what it depends on."""

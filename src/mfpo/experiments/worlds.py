@@ -14,17 +14,10 @@ from mfpo.evaluation.provenance import model_fingerprint
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.measures import Measuring
 from mfpo.experiments.plan import base_settings
+from mfpo.experiments.scene_steps import SceneLlava, SceneRows
 from mfpo.experiments.schema import Arm, Data, Experiment
-from mfpo.experiments.steps import (
-    GivenModel,
-    GivenRows,
-    Measurement,
-    Model,
-    Rows,
-    SceneLlava,
-    SceneRows,
-    source_model,
-)
+from mfpo.experiments.step import GivenModel, GivenRows, Model, Rows
+from mfpo.experiments.steps import Measurement
 from mfpo.experiments.tuned import Tuned
 from mfpo.records import Scope
 from mfpo.scenes.config import DifficultySettings
@@ -72,7 +65,7 @@ class SceneWorld:
         faulty = max(self.experiment.worlds[arm.world].faulty_corrections, arm.data.faulty_corrections)
         return SceneRows(
             difficulty=replace(self.difficulty(arm), faulty_corrections=faulty),
-            model=None if self.budget.short else source_model(arm.data.source, model),
+            model=model if arm.data.source == "sampled" and not self.budget.short else None,
             seed=sft_seed,
             num_rows=arm.data.num_rows or self.budget.num_rows,
             noise_step=self.budget.noise_step,

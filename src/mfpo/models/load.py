@@ -100,7 +100,7 @@ def load_processor(
     Raises:
         UserError: Nothing can be opened under that name.
     """
-    check_path(model_name_or_path)
+    _check_path(model_name_or_path)
     base = adapter_base(model_name_or_path) or model_name_or_path
     try:
         return AutoProcessor.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
@@ -137,7 +137,7 @@ def load_vlm(
         UserError: Nothing can be opened under that name, it cannot be held in 4 bits here, or there is no
             such attention kernel.
     """
-    check_path(model_name_or_path)
+    _check_path(model_name_or_path)
     target = torch.device(device) if device is not None else default_device()
     if dtype == "checkpoint":
         dtype = "auto"
@@ -174,7 +174,7 @@ def load_vlm(
     return VLM(model=model.eval(), processor=processor, name=model_name_or_path)
 
 
-def check_path(model_name_or_path: str) -> None:
+def _check_path(model_name_or_path: str) -> None:
     """Refuse what can only be a folder and is none, before the Hub is asked for it.
 
     Args:
