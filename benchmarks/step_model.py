@@ -50,12 +50,23 @@ class Shape:
 def make_model(shape: Shape, mode: Mode, seed: int = 0) -> Any:
     """A random LLaVA whose language model is trained, in whole or by an adapter."""
     torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(make_config(shape))
+    for _, parameter, part in parameter_parts(model):
+        parameter.requires_grad_(part == "language" and mode == "full")
+    if mode == "lora":
+        targets = r".*language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+        model = get_peft_model(model, LoraConfig(r=shape.lora_rank, target_modules=targets))
+    return model.train()
+
+
+def make_config(shape: Shape, image_token: int = IMAGE_TOKEN) -> LlavaConfig:
+    """A LLaVA of these sizes."""
     side = int((shape.image_tokens // shape.tiles) ** 0.5)
     vision = CLIPVisionConfig(
         hidden_size=shape.vision_hidden,
         intermediate_size=4 * shape.vision_hidden,
         num_hidden_layers=shape.vision_layers,
-        num_attention_heads=2,
+        num_attention_heads=shape.vision_hidden // 64,
         image_size=14 * side,
         patch_size=14,
     )
@@ -67,14 +78,7 @@ def make_model(shape: Shape, mode: Mode, seed: int = 0) -> Any:
         num_attention_heads=shape.heads,
         max_position_embeddings=8192,
     )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_TOKEN)
-    model = LlavaForConditionalGeneration(config)
-    for _, parameter, part in parameter_parts(model):
-        parameter.requires_grad_(part == "language" and mode == "full")
-    if mode == "lora":
-        targets = r".*language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-        model = get_peft_model(model, LoraConfig(r=shape.lora_rank, target_modules=targets))
-    return model.train()
+    return LlavaConfig(vision_config=vision, text_config=text, image_token_id=image_token)
 
 
 def reference_copy(model: Any) -> Any:

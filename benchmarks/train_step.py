@@ -118,29 +118,30 @@ class Side:
                 else:
                     with self.model.disable_adapter():
                         reference = self._logps(self.model, self.images, rows)
-        output = self.loss(SequenceLogps(**policy), SequenceLogps(**reference), _answers(rows))
+        output = self.loss(SequenceLogps(**policy), SequenceLogps(**reference), answers_of(rows))
         output.loss.mean().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def _logps(self, model: Any, images: ImageEncoder, rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
         if self.name == "published":
-            return _published(model, images, rows)
+            return published_logps(model, images, rows)
         batch = collate(rows, SEQUENCES, 0, SHARED if self.name == "ours" else PLAIN)
         logps = score_responses(model, batch, images).logps.chunk(len(SEQUENCES))
         return dict(zip(SEQUENCES, logps, strict=True))
 
 
-def _answers(rows: Sequence[EncodedRow]) -> Answers:
+def answers_of(rows: Sequence[EncodedRow]) -> Answers:
+    """Their tokens, as the objectives take them."""
     labels = collate(rows, SEQUENCES, 0, SHARED).labels.chunk(len(SEQUENCES))
     return Answers(BySequence(*(part != IGNORE for part in labels)), BySequence(*labels))
 
 
-def _published(model: Any, images: ImageEncoder, rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
+def published_logps(model: Any, images: ImageEncoder, rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
     """y_w and y_l in one forward pass, (m', y_w) in another, each with pixels and all logits in float32."""
     logps: dict[str, torch.Tensor] = {}
     for kinds in (SEQUENCES[:2], SEQUENCES[2:]):
-        batch = collate(rows, kinds, 0)
+        batch = collate(rows, kinds, 0).to(next(model.parameters()).device)
         inputs = {**batch.inputs, **images(batch.images, batch.image_of), "use_cache": False}
         labels = torch.full_like(batch.inputs["input_ids"], -100)
         labels[:, -batch.labels.shape[1] :] = batch.labels
@@ -244,8 +245,9 @@ def growth(shape: Shape, mode: Mode, timed: bool) -> Iterator[dict[str, Any]]:
     """One line for each change: cost of a row on paper, and what its part of a training step took.
 
     Timed are the forward and backward pass and the optimizer's step of one row, with the reference's
-    log-probabilities and the picture's features at hand, as in every epoch but the first. ``of_matmul`` is
-    their speed over that of a large matrix product measured beside it.
+    log-probabilities and the picture's features at hand, as in every epoch but the first, and the better of
+    two times: the first step also takes its memory from the system. ``of_matmul`` is their speed over that of
+    a large matrix product measured beside it.
     """
     for name, changes in GROWTH.items():
         for change in changes:
@@ -264,9 +266,7 @@ def growth(shape: Shape, mode: Mode, timed: bool) -> Iterator[dict[str, Any]]:
                 side, rows = Side("ours", changed, mode), RandomRows(changed, 1)
                 side.scores = known_scores(rows)
                 side.images([rows[0].image, rows[0].rejected_image], [0, 1])
-                cpu = time.process_time()
-                side.step(rows)
-                line["cpu_s"] = time.process_time() - cpu
+                line["cpu_s"] = min(cpu_seconds(lambda side=side, rows=rows: side.step(rows)) for _ in "ab")
                 line["of_matmul"] = line["gflops"] / line["cpu_s"] / matmul_speed()
             yield line
     for rows in (1_000, 50_000):
@@ -278,13 +278,16 @@ def growth(shape: Shape, mode: Mode, timed: bool) -> Iterator[dict[str, Any]]:
 
 def matmul_speed() -> float:
     """GFLOP a CPU second of a large matrix product, which is what this machine can do at best."""
-    side, times = 2048, []
+    side = 2048
     one, other = torch.randn(side, side), torch.randn(side, side)
-    for _ in range(5):
-        cpu = time.process_time()
-        one @ other
-        times.append(time.process_time() - cpu)
-    return 2 * side**3 / 1e9 / min(times)
+    return 2 * side**3 / 1e9 / min(cpu_seconds(lambda: one @ other) for _ in range(5))
+
+
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """CPU seconds that some work takes."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:

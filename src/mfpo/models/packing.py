@@ -116,8 +116,12 @@ class Forest:
 
     def block_mask(self, device: torch.device) -> BlockMask:
         """The mask as FlexAttention takes it, which skips what no token of a block sees."""
+        from torch._dynamo import config as compiler
         from torch.nn.attention.flex_attention import create_block_mask
 
+        # Kernels with and without gradients, of fixed and of free length, are soon more than the limit (8),
+        # past which attention is computed without one, in memory that grows with the square of T.
+        compiler.recompile_limit = max(compiler.recompile_limit, 64)
         trees, branches = (ids.to(device) for ids in self.branches())
 
         def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ def training_arguments(config: TrainConfig, precision: Precision, device: torch.
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
         f"{checkpointing}_checkpointing": config.gradient_checkpointing,
         f"{checkpointing}_checkpointing_kwargs": {"use_reentrant": False},
-        "bf16": precision == "mixed",
+        # Also where the frozen weights are bfloat16: an adapter's are float32, and so would its products be.
+        "bf16": precision != "float32",
         "use_cpu": device.type == "cpu",
         "report_to": reporters(config.report_to),
         "logging_steps": config.logging_steps,

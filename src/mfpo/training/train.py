@@ -16,6 +16,7 @@ from mfpo.data.writer import check_writable
 from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, load_vlm, process_device
+from mfpo.models.logprobs import Layout
 from mfpo.preferences.encoding import Rows
 from mfpo.training.arguments import checkpoint_to_resume, reporters
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
@@ -35,6 +36,7 @@ class TrainResult:
         rows: Rows that could be trained on.
         skipped: Rows that could not be read.
         seconds: Time that the steps took, checks and reference pass not included.
+        layout: How sequences were laid out.
     """
 
     output_dir: Path
@@ -44,6 +46,7 @@ class TrainResult:
     rows: int
     skipped: list[Skip]
     seconds: float
+    layout: Layout
 
 
 def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> TrainResult | None:
@@ -133,7 +136,8 @@ def train(
         print(f"written to {output_dir}")
     trained = replace(vlm, model=trainer.model.eval(), name=config.output_dir)
     history, steps = trainer.state.log_history, trainer.state.global_step
-    return TrainResult(output_dir, trained, history, steps, num_rows, skips, seconds)
+    layout = trainer.data_collator.layout
+    return TrainResult(output_dir, trained, history, steps, num_rows, skips, seconds, layout)
 
 
 def _check_ranges(config: TrainConfig) -> None:
