@@ -105,7 +105,8 @@ def test_ablations_take_the_learning_rate_of_what_they_vary() -> None:
     tuned = load_tuned()
     table6 = packaged("table6")
     assert tuned.rate(table6.arm("5:1:1")) == tuned.rate(table6.arm("mfpo")) == 1e-5
-    assert tuned.untuned(packaged("table4").arms) == ["image+margin", "no-margin"]
+    assert tuned.untuned(packaged("table4").arms) == []
+    assert "chip" in tuned.untuned(packaged("table1").arms)
 
 
 @pytest.mark.parametrize(
