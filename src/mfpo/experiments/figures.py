@@ -124,6 +124,8 @@ def _steps(results: Results, plan: Plan, store: Store) -> Figure | None:
         quiet(axes)
         axes.set_title(in_words(column.name))
         axes.set_xlabel(results.experiment.figure.x)
+        places = sorted({arm.x for arms in groups.values() for arm in arms if arm.x is not None})
+        axes.set_xticks(places, [f"{place:g}" for place in places])
         for index, (group, arms) in enumerate(groups.items(), start=1):
             colour = SERIES[index % len(SERIES)]
             found = [

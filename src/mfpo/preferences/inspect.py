@@ -267,7 +267,8 @@ def _with_places(turn: Message) -> str:
 
 def _boxes(config: BuildConfig, keyword: Keyword, found: tuple[Job, Finding] | None) -> str:
     if found is None:
-        return f"searched by {escape(config.backend)} when built"
+        by = "" if config.backend == "auto" else f" by {escape(config.backend)}"
+        return f"searched{by} when built"
     boxes = [region.box for region in found[1].regions if region.keyword == keyword.text]
     return "; ".join(" ".join(f"{value:.0f}" for value in box) for box in boxes) or "-"
 
