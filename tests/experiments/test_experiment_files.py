@@ -70,7 +70,8 @@ def test_a_file_names_metrics_and_arms_that_exist(name: str) -> None:
 
 def test_table_4_expands_to_its_arms() -> None:
     arms = {arm.name: arm.train for arm in packaged("table4").arms}
-    assert list(arms) == ["sft", "dpo", "dpo+margin", "image+margin", "no-margin", "mfpo"]
+    own_rate = ["sft", "dpo", "dpo+margin", "image+margin", "no-margin", "mfpo"]
+    assert list(arms) == [*own_rate, "dpo+margin, lr of mfpo", "no-margin, lr of mfpo"]
     assert arms["sft"] is None
     assert arms["image+margin"] == {"objective": "mfpo", "stages": "easy_to_hard", "text_weight": 0}
 
