@@ -64,6 +64,7 @@ def test_a_file_names_metrics_and_arms_that_exist(name: str) -> None:
     assert not wanted
     shown = {metric for metrics in experiment.metrics.values() for metric in metrics}
     assert set(experiment.figure.metrics) <= shown
+    assert {name for one in experiment.relations for name in (one.x, one.y)} <= shown
     for claim in experiment.claims:
         assert set(claim.metrics) <= shown, claim.text
 
@@ -71,7 +72,8 @@ def test_a_file_names_metrics_and_arms_that_exist(name: str) -> None:
 def test_table_4_expands_to_its_arms() -> None:
     arms = {arm.name: arm.train for arm in packaged("table4").arms}
     own_rate = ["sft", "dpo", "dpo+margin", "image+margin", "no-margin", "mfpo"]
-    assert list(arms) == [*own_rate, "dpo+margin, lr of mfpo", "no-margin, lr of mfpo"]
+    one_rate = ["dpo+margin, lr of mfpo", "dpo+margin, staged, lr of mfpo", "no-margin, lr of mfpo"]
+    assert list(arms) == own_rate + one_rate
     assert arms["sft"] is None
     assert arms["image+margin"] == {"objective": "mfpo", "stages": "easy_to_hard", "text_weight": 0}
 
@@ -138,6 +140,10 @@ def test_a_mistake_is_named_with_file_key_and_cure(change: tuple[str, str], says
         ("claims: [{text: t, better: mfpi, than: sft, metrics: [F1]}]", "no arm 'mfpi'; did you mean 'mfpo'"),
         ("paper: {columns: [a, b], rows: {sft: [1]}}", "paper.rows.sft: 1 numbers for 2 columns"),
         ("figure: {kind: bar}", "did you mean 'bars'"),
+        (
+            "relations: [{text: t, x: CHAIR_i, y: Cov}]",
+            r"relations\[0\].y: 'Cov' is not listed under metrics",
+        ),
         ("worlds: {odd: {co_occurence: 1}}", "worlds.odd.co_occurence: unknown key; did you mean"),
         ("worlds: {odd: {co_occurrence: 9}}", "must be from 0 to 1.5"),
     ],

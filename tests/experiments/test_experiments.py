@@ -32,6 +32,8 @@ metrics:
   rewards: [text_margin, image_margin, balance]
 claims:
   - {text: it helps, better: mfpo, than: [sft, dpo], metrics: [F1], source: table 1}
+relations:
+  - {text: does one rise with the other, x: Cover, y: F1}
 paper:
   columns: [CHAIR_s]
   rows: {sft: [53.6], mfpo: [13.4], another: [1.5]}
@@ -75,14 +77,20 @@ def test_an_experiment_ends_with_tables_figure_and_verdicts(done: Path) -> None:
     table = (folder / "table.md").read_text()
     assert "| mfpo |" in table and "| another |" in table and "paper: CHAIR_s" in table
     assert "mfpo − dpo" in table and "Made by" in table and "--quick: the numbers mean nothing" in table
+    assert "| does one rise with the other | Cover, F1 | 3 |" in table
     assert "\\toprule" in (folder / "table.tex").read_text()
     page = (folder / "table.html").read_text()
+    assert "does one rise with the other" in page
     assert "<svg" in page and "src=" not in page
     assert (folder / "figure.png").read_bytes()[:4] == b"\x89PNG"
     content = json.loads((folder / "results.json").read_text())
     assert {claim["verdict"] for claim in content["claims"]} <= {"confirmed", "not confirmed", "contradicted"}
     assert content["arms"][1]["metrics"]["scenes/F1"]["cells"]
     assert content["items"]["scenes"] == 32
+    assert content["relations"][0]["arms"] == ["sft", "dpo", "mfpo"]
+    assert content["made"]["minutes_of_steps"] == pytest.approx(
+        sum(json.loads(path.read_text())["seconds"] for path in done.glob("store/*/*/step.json")) / 60
+    )
     assert {"date", "machine", "minutes", "command", "seeds"} <= content["made"].keys()
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Difference, Metric
-from mfpo.experiments.derived import at_cover, derive
+from mfpo.experiments.derived import at_cover, derive, item_metric
 from mfpo.experiments.plan import Cell
-from mfpo.experiments.pooled import Pooled, cell_tables, draw, pool
+from mfpo.experiments.pooled import Pooled, cell_tables, draw, pool, rank_correlation
 from mfpo.experiments.results import judge
 
 
@@ -113,3 +113,32 @@ def test_chair_at_a_cover_from_votes() -> None:
         "Cover, 2 votes": np.array([70.0]), "CHAIR_i, 2 votes": np.array([10.0]),
     }  # fmt: skip
     assert derive("CHAIR_i@80", values).tolist() == pytest.approx([20.0])
+
+
+def test_what_chosen_answers_lose_under_noise_is_read_off_the_items() -> None:
+    records = [
+        {"id": "a", "rows": 1, "clean chosen": -10.0, "region@900 chosen": -13.0, "clean preferred": 1},
+        {"id": "b", "rows": 1, "clean chosen": -4.0, "region@900 chosen": -5.0, "clean preferred": 0},
+    ]
+    shown = {"clean": Metric("clean preferred", "rows"), "region@900": Metric("clean preferred", "rows")}
+    found = item_metric("distortion", "logp_drop region@900", shown)
+    assert found is not None
+    scored = score_result("distortion", records, shown, {})
+    tables = cell_tables({(0, 0): scored}, {"a", "b"}, 1, {"drop": found})
+    assert tables.ratios(draw(1, 1, 2))[0]["drop"].tolist() == [[2.0]]
+    assert item_metric("distortion", "logp_drop crop", shown) is None
+    assert item_metric("scenes", "logp_drop region@900", shown) is None
+
+
+def test_rank_correlation_over_arms() -> None:
+    """By hand: ranks 1 2 3 4 against 1 2 4 3 give 1 - 6 * 2 / (4 * 15) = 0.8; the reverse order -1."""
+
+    def arms(*values: float) -> list[Pooled]:
+        return [Pooled(value, np.array([value, -value]), np.array([[value]])) for value in values]
+
+    found = rank_correlation(arms(1, 2, 3, 9), arms(10, 20, 50, 40))
+    assert found.value == pytest.approx(0.8)
+    assert (found.low, found.high) == pytest.approx((0.8, 0.8)), "both resamples keep or turn both orders"
+    assert rank_correlation(arms(1, 2, 3), arms(3, 2, 1)).value == pytest.approx(-1.0)
+    assert rank_correlation(arms(1, 1, 3, 4), arms(1, 2, 3, 4)).value == pytest.approx(3 / np.sqrt(10))
+    assert np.isnan(rank_correlation(arms(1, 2, 3), arms(5, 5, 5)).value)

@@ -1,9 +1,9 @@
-"""Metrics that are no ratios of sums: CHAIR_i at a given Cover, and the balance of the two rewards."""
+"""Metrics that follow from what a measure found, but that it does not show itself."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,29 @@ Array = NDArray[np.float64]
 
 _MATCHED = re.compile(r"CHAIR_i@(\d+(?:\.\d+)?)")
 _VOTES = re.compile(r"Cover, (\d+) votes")
+_LOGP_DROP = re.compile(r"logp_drop (.+)")
+
+
+def item_metric(measure: str, name: str, known: Container[str]) -> Metric | None:
+    """A ratio of sums over a measure's items that the measure has no name for; None if there is none.
+
+    ``logp_drop D`` of ``distortion`` is the log-probability that chosen answers lose under distortion D, in
+    nats an answer.
+
+    Args:
+        measure: The measure.
+        name: The metric.
+        known: Metrics that the measure has; a distortion is one of them.
+    """
+    found = _LOGP_DROP.fullmatch(name)
+    if measure != "distortion" or found is None or found[1] not in known:
+        return None
+    text = f"nats that the chosen answer loses, image: {found[1]}"
+    return Metric({"clean chosen": 1, f"{found[1]} chosen": -1}, "rows", scale=1, text=text)
 
 
 def derived_metric(measure: str, name: str) -> Metric | None:
-    """What a derived metric means; None if there is none of that name."""
+    """What a metric means that is no ratio of sums; None if there is none of that name."""
     if measure == "matched" and (found := _MATCHED.fullmatch(name)):
         text = f"kinds wrongly named where {found[1]}% of the objects are named (by votes of samples)"
         return Metric("", "", better="lower", text=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from mfpo.data.files import read_jsonl, write_atomic
 from mfpo.evaluation.statistics import Estimate
@@ -84,6 +86,81 @@ def _trade_off(results: Results, plan: Plan, store: Store) -> Figure | None:
     axes.set_xlabel("Cover, higher is better →")
     axes.set_ylabel(f"← lower is better, {in_words('CHAIR_i')}")
     place_labels(figure, axes, points, labels)
+    return figure
+
+
+def _thresholds(results: Results, plan: Plan, store: Store) -> Figure | None:
+    """CHAIR_i against Cover over the votes of samples, an arm a line: the whole trade-off of each model."""
+    arms = [
+        arm.name for arm in results.experiment.arms if (arm.name, "matched", _votes(1)[0]) in results.pooled
+    ]
+    if not arms:
+        return None
+    figure = new_figure(8.4, 5.2)
+    axes = figure.add_subplot()
+    quiet(axes, grid="both")
+    for index, arm in enumerate(arms):
+        points = []
+        for votes in itertools.count(1):
+            across, up = (results.pooled.get((arm, "matched", name)) for name in _votes(votes))
+            if across is None or up is None:
+                break
+            points.append((across.value, up.value))
+        axes.plot(
+            *zip(*points, strict=True),
+            color=SERIES[index % len(SERIES)],
+            linestyle=("-", (0, (4, 2)))[index // len(SERIES) % 2],
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=4,
+            label=short(arm),
+        )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Cover of what at least k of the samples name, higher is better →")
+    axes.set_ylabel("← lower is better, share of it that is not there, %")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _votes(number: int) -> tuple[str, str]:
+    return f"Cover, {number} votes", f"CHAIR_i, {number} votes"
+
+
+def _relations(results: Results, plan: Plan, store: Store) -> Figure | None:
+    """A panel for each relation, an arm a point."""
+    if not results.related:
+        return None
+    columns = {column.name: column for column in results.columns}
+    figure = new_figure(5.6 * min(2, len(results.related)), 4.4 * math.ceil(len(results.related) / 2))
+    grid = figure.subplots(math.ceil(len(results.related) / 2), min(2, len(results.related)), squeeze=False)
+    for axes in grid.ravel()[len(results.related) :]:
+        axes.set_visible(False)
+    for axes, one in zip(grid.ravel(), results.related, strict=False):
+        quiet(axes, grid="both")
+        found = [
+            [results.estimate(arm, columns[name]) for arm in one.arms]
+            for name in (one.relation.x, one.relation.y)
+        ]
+        points = [(x, y) for x, y in zip(*found, strict=True) if x is not None and y is not None]
+        for index, (x, y) in enumerate(points):
+            axes.errorbar(
+                x.value,
+                y.value,
+                xerr=_bar(x),
+                yerr=_bar(y),
+                fmt=MARKERS[index % len(MARKERS)],
+                color=SERIES[index % len(SERIES)],
+                markersize=5,
+                elinewidth=0.8,
+            )
+        axes.margins(0.12)
+        rho = one.correlation
+        axes.set_title(f"rank correlation {rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]")
+        axes.set_xlabel(in_words(one.relation.x))
+        axes.set_ylabel(in_words(one.relation.y))
+        place_labels(figure, axes, points, one.arms)
     return figure
 
 
@@ -233,6 +310,8 @@ def _bar(estimate: Estimate) -> list[list[float]] | None:
 
 _KINDS: dict[str, Draw] = {
     "trade_off": _trade_off,
+    "thresholds": _thresholds,
+    "relations": _relations,
     "bars": _bars,
     "steps": _steps,
     "stages": _steps,

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from mfpo.evaluation.results import ScoreResult
-from mfpo.evaluation.statistics import Difference, Estimate, Table, tabulate
+from mfpo.evaluation.statistics import Difference, Estimate, Metric, Table, tabulate
 from mfpo.experiments.plan import Cell
 
 Array = NDArray[np.float64]
@@ -95,6 +96,27 @@ class Pooled:
         return Difference(value, *_interval(change), p_value)
 
 
+def rank_correlation(x: Sequence[Pooled], y: Sequence[Pooled]) -> Estimate:
+    """Spearman's correlation of two metrics over arms, with its 95% interval.
+
+    Each resample ranks the arms anew, so the interval covers seeds and scenes; the arms are taken as given.
+
+    Args:
+        x: One metric of each arm.
+        y: The other one.
+    """
+    value = _spearman(*(np.array([[one.value] for one in metric]) for metric in (x, y)))
+    drawn = _spearman(*(np.stack([one.resampled for one in metric]) for metric in (x, y)))
+    return Estimate(float(value[0]), *_interval(drawn))
+
+
+def _spearman(x: Array, y: Array) -> Array:
+    """Over the first axis ``[A, R]``; NaN where a metric is the same in all arms."""
+    ranks = [rankdata(one, axis=0) - (len(one) + 1) / 2 for one in (x, y)]
+    below = np.sqrt((ranks[0] ** 2).sum(0) * (ranks[1] ** 2).sum(0))
+    return np.where(below > 0, (ranks[0] * ranks[1]).sum(0) / np.where(below > 0, below, 1.0), np.nan)
+
+
 def pool(values: Array, resampled: Array, draws: Draws) -> Pooled:
     """Pool the cells of one metric.
 
@@ -136,7 +158,12 @@ class CellTables:
         )
 
 
-def cell_tables(results: Mapping[Cell, ScoreResult], groups: set[str], num_training: int) -> CellTables:
+def cell_tables(
+    results: Mapping[Cell, ScoreResult],
+    groups: set[str],
+    num_training: int,
+    more: Mapping[str, Metric] | None = None,
+) -> CellTables:
     """Tables of an arm's cells.
 
     Args:
@@ -144,11 +171,13 @@ def cell_tables(results: Mapping[Cell, ScoreResult], groups: set[str], num_train
             stands for all of them.
         groups: Scenes to keep to.
         num_training: Training seeds.
+        more: Metrics beside those that the scores define.
     """
     first = next(iter(results.values()))
     metrics = {
         n: m for n, m in first.definitions.items() if all(n in r.definitions for r in results.values())
     }
+    metrics |= more or {}
     rows = []
     for sft in range(1 + max(sft for sft, _ in results)):
         row = []

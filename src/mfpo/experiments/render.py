@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mfpo.evaluation.comparison_tables import escape_latex, stars
 from mfpo.evaluation.statistics import Difference, Estimate
-from mfpo.experiments.results import Column, Results, Verdict
+from mfpo.experiments.results import Column, Related, Results, Verdict
 
 _ARROWS = {"lower": "↓", "higher": "↑", "": ""}
 _STYLE = (
@@ -89,6 +89,20 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
     return Grid(("claim", "compared", "metric", "effect [95% interval]", "verdict"), rows, 5)
 
 
+def relations_grid(related: Sequence[Related]) -> Grid:
+    """Relations as rows: what was asked, and the rank correlation over the arms."""
+    rows = tuple(
+        (
+            Cell(one.relation.text),
+            Cell(f"{one.relation.x}, {one.relation.y}"),
+            Cell(str(len(one.arms))),
+            Cell(_signed(one.correlation, 2)),
+        )
+        for one in related
+    )
+    return Grid(("question", "metrics", "arms", "rank correlation [95% interval]"), rows, 4)
+
+
 def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
     """What the numbers are, line by line; the last line says when and how they were made."""
     items = ", ".join(f"{measure} {count}" for measure, count in results.num_groups.items())
@@ -102,7 +116,8 @@ def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
         *results.experiment.notes,
         *results.notes,
         f"Made by `{made['command']}` in {made['minutes']:.1f} minutes on {made['date']}; {made['machine']}; "
-        f"mfpo {made['version']}, torch {made['torch']}.",
+        f"mfpo {made['version']}, torch {made['torch']}. All its steps, those of earlier runs included and "
+        f"scene models left out, took {made['minutes_of_steps']:.0f} minutes, each on one core or GPU.",
     ]
 
 
@@ -111,6 +126,8 @@ def to_markdown(results: Results, made: Mapping[str, Any]) -> str:
     parts = [f"## {results.experiment.title}", _markdown(main_grid(results))]
     if results.verdicts:
         parts.append(_markdown(claims_grid(results.verdicts)))
+    if results.related:
+        parts.append(_markdown(relations_grid(results.related)))
     parts += remarks(results, made)
     return "\n\n".join(parts) + "\n"
 
@@ -120,6 +137,9 @@ def to_latex(results: Results, made: Mapping[str, Any]) -> str:
     tables = [_latex_table(main_grid(results), results.experiment.title)]
     if results.verdicts:
         tables.append(_latex_table(claims_grid(results.verdicts), f"{results.experiment.title}: claims"))
+    if results.related:
+        title = f"{results.experiment.title}: relations"
+        tables.append(_latex_table(relations_grid(results.related), title))
     comments = [f"% {line}" for line in remarks(results, made)]
     return "\n".join([*tables, *comments, ""])
 
@@ -142,6 +162,8 @@ def to_html(results: Results, made: Mapping[str, Any], figure: str = "") -> str:
     ]
     if results.verdicts:
         parts += ["<h2>Claims</h2>", _html(claims_grid(results.verdicts))]
+    if results.related:
+        parts += ["<h2>Relations over the arms</h2>", _html(relations_grid(results.related))]
     parts += [f"<p>{escape(line)}</p>" for line in remarks(results, made)]
     return "\n".join([*parts, "</html>", ""])
 
@@ -155,6 +177,8 @@ def print_results(results: Results, made: Mapping[str, Any], console: Console) -
     console.print(_rich(grid, results.experiment.title, details=wide))
     if results.verdicts:
         console.print(_rich(claims_grid(results.verdicts), "claims of the paper", details=False))
+    if results.related:
+        console.print(_rich(relations_grid(results.related), "over the arms", details=False))
     for line in remarks(results, made):
         console.print(line, style="dim", markup=False, highlight=False)
 
@@ -180,11 +204,14 @@ def _places(estimate: Estimate, column: Column) -> int:
 
 
 def _effect(effect: Difference) -> str:
-    if math.isnan(effect.value):
+    return _signed(effect, 1 if max(abs(effect.value), abs(effect.high - effect.low)) >= 1 else 3)
+
+
+def _signed(number: Difference | Estimate, places: int) -> str:
+    if math.isnan(number.value):
         return "–"
-    places = 1 if max(abs(effect.value), abs(effect.high - effect.low)) >= 1 else 3
-    interval = f"[{effect.low:+.{places}f}, {effect.high:+.{places}f}]"
-    return f"{effect.value:+.{places}f} {interval}"
+    interval = f"[{number.low:+.{places}f}, {number.high:+.{places}f}]"
+    return f"{number.value:+.{places}f} {interval}"
 
 
 def _markdown(grid: Grid) -> str:

@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeAlias
 from mfpo.errors import UserError, nearest
 from mfpo.evaluation.results import ScoreResult
 from mfpo.evaluation.statistics import Difference, Estimate, Metric
-from mfpo.experiments.derived import derive, derived_metric
+from mfpo.experiments.derived import derive, derived_metric, item_metric
 from mfpo.experiments.plan import Plan
-from mfpo.experiments.pooled import Pooled, cell_tables, draw, group_of, pool
-from mfpo.experiments.schema import Arm, Claim, Experiment
+from mfpo.experiments.pooled import Pooled, cell_tables, draw, group_of, pool, rank_correlation
+from mfpo.experiments.schema import Arm, Claim, Experiment, Relation
 from mfpo.experiments.store import Store
 
 VerdictWord: TypeAlias = Literal["confirmed", "not confirmed", "contradicted", "unknown"]
@@ -57,15 +57,31 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Related:
+    """How two metrics go together over the arms.
+
+    Attributes:
+        relation: What was asked.
+        correlation: Spearman's rank correlation; NaN with fewer than three arms.
+        arms: The arms that have both metrics.
+    """
+
+    relation: Relation
+    correlation: Estimate
+    arms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """An experiment's outcome.
 
     Attributes:
         experiment: The experiment.
         columns: Metrics in the order of the file.
-        pooled: By arm and column; what was not measured is missing.
+        pooled: By arm, measure and metric, columns or not; what was not measured is missing.
         effects: Difference to the first arm of the same world, likewise.
         verdicts: Of the claims.
+        related: Of the relations.
         notes: What a reader must know of this run.
         num_groups: Scenes or rows of each measure.
     """
@@ -75,6 +91,7 @@ class Results:
     pooled: Mapping[tuple[str, str, str], Pooled]
     effects: Mapping[tuple[str, str, str], Difference]
     verdicts: tuple[Verdict, ...]
+    related: tuple[Related, ...] = ()
     notes: tuple[str, ...] = ()
     num_groups: Mapping[str, int] = field(default_factory=dict)
 
@@ -121,6 +138,16 @@ class Results:
                 }
                 for verdict in self.verdicts
             ],
+            "relations": [
+                {
+                    "relation": one.relation.text,
+                    "x": one.relation.x,
+                    "y": one.relation.y,
+                    "arms": list(one.arms),
+                    "rank_correlation": _rounded(asdict(one.correlation)),
+                }
+                for one in self.related
+            ],
             "items": dict(self.num_groups),
             "notes": list(self.notes),
         }
@@ -166,7 +193,17 @@ def collect(plan: Plan, store: Store, notes: Sequence[str] = ()) -> Results:
         )
     effects = _effects(experiment, columns, pooled)
     verdicts = [verdict for claim in experiment.claims for verdict in _verdicts(claim, columns, pooled)]
-    return Results(experiment, tuple(columns), pooled, effects, tuple(verdicts), tuple(notes), num_groups)
+    related = [_related(relation, experiment, columns, pooled) for relation in experiment.relations]
+    return Results(
+        experiment,
+        tuple(columns),
+        pooled,
+        effects,
+        tuple(verdicts),
+        tuple(related),
+        tuple(notes),
+        num_groups,
+    )
 
 
 def _scores(plan: Plan, measure: str, store: Store) -> dict[str, dict[tuple[int, int], ScoreResult]]:
@@ -193,7 +230,9 @@ def _columns(
             definitions |= result.definitions
     columns = []
     for name in wanted or definitions:
-        metric = definitions.get(name) or derived_metric(measure, name)
+        metric = (
+            definitions.get(name) or item_metric(measure, name, definitions) or derived_metric(measure, name)
+        )
         if metric is None:
             raise UserError(
                 f"{measure} has no metric {name!r}",
@@ -223,15 +262,16 @@ def _pool_measure(
         num_sft, num_training = 1 + max(s for s, _ in cells), 1 + max(t for _, t in cells)
         draws = draw(num_sft, num_training, len(groups))
         for arm in arms:
-            tables = cell_tables(scores[arm.name], groups, num_training)
+            known = next(iter(scores[arm.name].values())).definitions
+            more = {c.name: c.metric for c in columns if item_metric(measure, c.name, known) is not None}
+            tables = cell_tables(scores[arm.name], groups, num_training, more)
             values, resampled = tables.ratios(draws)
+            for name in values:
+                pooled[arm.name, measure, name] = pool(values[name], resampled[name], draws)
             for column in columns:
-                key = arm.name, measure, column.name
-                if column.name in values:
-                    pooled[key] = pool(values[column.name], resampled[column.name], draws)
-                elif derived_metric(measure, column.name) is not None:
+                if derived_metric(measure, column.name) is not None:
                     one, many = derive(column.name, values), derive(column.name, resampled)
-                    pooled[key] = pool(one, many, draws)
+                    pooled[arm.name, measure, column.name] = pool(one, many, draws)
         most = max(most, len(groups))
     return most
 
@@ -266,6 +306,29 @@ def _verdicts(
             better = column.metric.better
             found.append(Verdict(claim, than, column.name, effect, better, judge(effect, better)))
     return found
+
+
+def _related(
+    relation: Relation,
+    experiment: Experiment,
+    columns: Sequence[Column],
+    pooled: Mapping[tuple[str, str, str], Pooled],
+) -> Related:
+    """Rank correlation over the arms that have both metrics."""
+    pairs = {}
+    for arm in experiment.arms:
+        found = [
+            pooled.get((arm.name, column.measure, column.name))
+            for name in (relation.x, relation.y)
+            for column in columns
+            if column.name == name
+        ]
+        if len(found) == 2 and found[0] is not None and found[1] is not None:
+            pairs[arm.name] = found[0], found[1]
+    unknown = Estimate(math.nan, math.nan, math.nan)
+    enough = len(pairs) > 2
+    correlation = rank_correlation(*zip(*pairs.values(), strict=True)) if enough else unknown
+    return Related(relation, correlation, tuple(pairs))
 
 
 def _numbers(results: Results, arm: Arm, column: Column) -> dict[str, Any]:

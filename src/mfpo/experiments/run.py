@@ -54,7 +54,7 @@ def run(config: ExperimentConfig) -> None:
     failures = run_steps(plan.steps, store, num_workers=config.num_workers, devices=gpus())
     folder = Path(config.output_dir) / (experiment.name + ("-quick" if config.quick else ""))
     results = collect(plan, store, notes_of(config, plan, list(failures.values())))
-    made = provenance(config, plan, time.perf_counter() - started)
+    made = provenance(config, time.perf_counter() - started, store.seconds(plan.steps))
     write_results(results, plan, store, made, folder)
     save_config(config, folder / "config.yaml")
     show(results, made, folder, console)
@@ -173,8 +173,14 @@ def notes_of(config: ExperimentConfig, plan: Plan, failures: list[str]) -> list[
     return [*notes, *(f"FAILED: {failure}" for failure in failures)]
 
 
-def provenance(config: ExperimentConfig, plan: Plan, seconds: float) -> dict[str, Any]:
-    """When, where and how."""
+def provenance(config: ExperimentConfig, seconds: float, of_steps: float) -> dict[str, Any]:
+    """When, where and how.
+
+    Args:
+        config: The settings.
+        seconds: What this run took.
+        of_steps: What all steps took, each on one core or GPU, whichever run made them.
+    """
     import torch
 
     sft_seeds, seeds = seeds_of(config)
@@ -182,6 +188,7 @@ def provenance(config: ExperimentConfig, plan: Plan, seconds: float) -> dict[str
         "date": date.today().isoformat(),
         "machine": f"{usable_cores()} cores ({_processor()}), {len(gpus())} GPUs",
         "minutes": seconds / 60,
+        "minutes_of_steps": of_steps / 60,
         "command": shlex.join(["mfpo", *sys.argv[1:]])
         if "experiment" in sys.argv
         else f"mfpo experiment {config.name}",

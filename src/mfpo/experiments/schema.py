@@ -16,7 +16,16 @@ from mfpo.scenes.config import DifficultySettings
 from mfpo.training.config import TrainConfig
 
 FigureKind: TypeAlias = Literal[
-    "trade_off", "bars", "steps", "stages", "rewards", "losses", "distortion", "none"
+    "trade_off",
+    "thresholds",
+    "relations",
+    "bars",
+    "steps",
+    "stages",
+    "rewards",
+    "losses",
+    "distortion",
+    "none",
 ]
 Source: TypeAlias = Literal["sampled", "templates"]
 TUNED = "tuned"
@@ -106,6 +115,21 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Relation:
+    """A question about all arms together: does one metric rise with another?
+
+    Attributes:
+        text: The question in words.
+        x: A metric.
+        y: Another one.
+    """
+
+    text: str
+    x: str
+    y: str
+
+
+@dataclass(frozen=True)
 class Paper:
     """The paper's numbers.
 
@@ -143,6 +167,7 @@ class Experiment:
         arms: The rows of the table, all worlds together; the first one is what others are compared with.
         metrics: For each measure, the metrics that are shown.
         claims: What is checked.
+        relations: Metrics that are compared over all arms.
         paper: The paper's numbers.
         figure: What is drawn.
         worlds: Difficulty of each world; each arm is run in all of them.
@@ -157,6 +182,7 @@ class Experiment:
     arms: tuple[Arm, ...]
     metrics: Mapping[str, tuple[str, ...]]
     claims: tuple[Claim, ...] = ()
+    relations: tuple[Relation, ...] = ()
     paper: Paper = field(default_factory=Paper)
     figure: Figure = field(default_factory=Figure)
     worlds: Mapping[str, DifficultySettings] = field(
@@ -229,14 +255,20 @@ class _Reader:
         claims = [self.claim(item, f"claims[{i}]", names) for i, item in enumerate(values.pop("claims", []))]
         if len(worlds) > 1:
             claims = [_in_world(claim, world) for world in worlds for claim in claims]
+        metrics = self.metrics(values.pop("metrics"))
+        relations = tuple(
+            self.relation(item, f"relations[{i}]", metrics)
+            for i, item in enumerate(values.pop("relations", []))
+        )
         only = next(iter(worlds))
         if len(worlds) == 1 and only != "default":
             crossed = tuple(replace(arm, world=only) for arm in crossed)
         return Experiment(
             name=name,
             arms=crossed,
-            metrics=self.metrics(values.pop("metrics")),
+            metrics=metrics,
             claims=tuple(claims),
+            relations=relations,
             paper=self.paper(values.pop("paper", {})),
             figure=self.figure(values.pop("figure", {})),
             worlds=worlds,
@@ -280,6 +312,14 @@ class _Reader:
             if arm not in arms:
                 self.refuse(key, f"there is no arm {arm!r}; {nearest(str(arm), arms)}")
         return Claim(**values)
+
+    def relation(self, content: Any, key: str, metrics: Mapping[str, tuple[str, ...]]) -> Relation:
+        found = Relation(**self.keys(content, Relation, key, required={"text", "x", "y"}))
+        named = [name for names in metrics.values() for name in names]
+        for side in ("x", "y"):
+            if (name := getattr(found, side)) not in named:
+                self.refuse(f"{key}.{side}", f"{name!r} is not listed under metrics; {nearest(name, named)}")
+        return found
 
     def metrics(self, content: Any) -> dict[str, tuple[str, ...]]:
         given = self.mapping(content, "metrics")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +59,19 @@ class Store:
                 "cpu_seconds": round(time.process_time() - computed, 1),
             }
             write_json(folder / STEP_FILE, json.loads(json.dumps(record, default=str)))
+
+    def seconds(self, steps: Iterable[Step]) -> float:
+        """What steps and all they need took when they were made, scene models of the cache left out."""
+        found: dict[str, float] = {}
+        waiting = list(steps)
+        while waiting:
+            step = waiting.pop()
+            if step.digest not in found:
+                record = self(step) / STEP_FILE
+                content = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+                found[step.digest] = float(content.get("seconds", 0.0))
+                waiting += step.needs
+        return sum(found.values())
 
     def log(self, step: Step) -> Path:
         """File for what a step prints."""
