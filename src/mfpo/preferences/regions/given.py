@@ -12,6 +12,7 @@ from snowballstemmer import stemmer
 
 from mfpo.data.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from mfpo.errors import RowError
+from mfpo.preferences.lexicon.people import PEOPLE
 from mfpo.preferences.regions.masks import (
     box_mask,
     box_of,
@@ -56,6 +57,7 @@ _IRREGULAR = {
     "hooves": "hoof",
     "cacti": "cactus",
 }
+_PERSON = {("person",), ("human",)}
 _AFTER_HEAD = frozenset({"of", "with", "in", "on", "at", "for", "from", "and"})
 _STEMMER = stemmer("english")
 
@@ -65,8 +67,9 @@ class GivenRegions:
 
     A label is a keyword's if their head nouns have one stem and the words of one contain those of the other:
     the label that says most of what the keyword says wins ("red car" before "car"), and a bare keyword takes
-    all labels that specify it. Where no label matches so, the one most similar in meaning does, from
-    [`MIN_SIMILARITY`] on, and the cosine is the region's score.
+    all labels that specify it. Where no label matches so, a kind of person ("skier") takes the label
+    ``person``, as coarse as those of COCO are; else the label most similar in meaning stands for the keyword,
+    from [`MIN_SIMILARITY`] on, and the cosine is the region's score.
 
     Args:
         annotations: Boxes and masks by image.
@@ -114,7 +117,8 @@ class GivenRegions:
         Returns:
             The labels, none if nothing fits, and 1.0 for a match by words or the cosine for one by meaning.
         """
-        same = _by_words(keyword, labels)
+        same = _by_words(keyword, labels) or _as_person(keyword, labels)
+        labels = [label for label in labels if _names_people(label) == _names_people(keyword)]
         if same or not labels:
             return same, 1.0
         phrases = _vectors(self._embedder(), [keyword, *labels])
@@ -141,12 +145,28 @@ def _by_words(keyword: str, labels: Sequence[str]) -> set[str]:
     wanted, head = set(_stems(keyword)), _stems(keyword)[-1:]
     if not head:
         return set()
-    known = {label: set(_stems(label)) for label in labels if _stems(label)[-1:] == head}
+    people = _names_people(keyword)
+    known = {
+        label: set(_stems(label))
+        for label in labels
+        if _stems(label)[-1:] == head and _names_people(label) == people
+    }
     covered = {label: len(stems) for label, stems in known.items() if stems <= wanted}
     if covered:
         most = max(covered.values())
         return {label for label, count in covered.items() if count == most}
     return {label for label, stems in known.items() if stems > wanted}
+
+
+def _as_person(keyword: str, labels: Sequence[str]) -> set[str]:
+    """Labels of people in general, for a keyword that names people of some kind."""
+    return {label for label in labels if _stems(label) in _PERSON} if _names_people(keyword) else set()
+
+
+def _names_people(phrase: str) -> bool:
+    """Not by stems: a skateboarder and a skateboard have the same."""
+    word = _singular(_head(phrase))
+    return word in PEOPLE or word.removesuffix("s") in PEOPLE
 
 
 @lru_cache(maxsize=65_536)
