@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -12,6 +12,8 @@ from mfpo.cli.fields import UsageError, settings_of
 from mfpo.cli.flags import parse_config
 from mfpo.cli.verbs import Verb
 from mfpo.data.files import save_config
+from mfpo.training.config import TrainConfig
+from mfpo.training.loss import make_loss
 
 
 @dataclass(slots=True)
@@ -239,3 +241,42 @@ def test_every_verb_takes_its_required_flags_alone(name: str) -> None:
     from mfpo.cli.verbs import VERBS
 
     assert isinstance(parse_config(VERBS[name], REQUIRED[name]), VERBS[name].config_type())
+
+
+@dataclass(slots=True)
+class WithRecipes:
+    """Settings with recipes."""
+
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {"soft": {"rate": 0.1, "steps": 5}, "hard": {"rate": 0.9}}
+
+    recipe: str | None = None
+    """By name."""
+
+    rate: float = 0.5
+    """How fast."""
+
+    steps: int = 1
+    """How long."""
+
+
+def test_a_recipe_stands_below_flags_and_above_the_file_if_it_is_one(tmp_path: Path) -> None:
+    verb = Verb("sample", f"{__name__}:WithRecipes", f"{__name__}:run", "try things", "tests")
+    assert parse_config(verb, []) == WithRecipes()
+    assert parse_config(verb, ["--recipe", "soft"]) == WithRecipes("soft", 0.1, 5)
+    assert parse_config(verb, ["--steps", "7", "--recipe=soft"]) == WithRecipes("soft", 0.1, 7)
+    path = write(tmp_path, "recipe: soft\nrate: 0.3\n")
+    assert parse_config(verb, ["--config", path]) == WithRecipes("soft", 0.3, 5)
+    assert parse_config(verb, ["--config", path, "--recipe", "hard"]) == WithRecipes("hard", 0.9, 1)
+    assert parse_config(verb, ["--config", path, "--recipe", "hard", "--rate", "0.7"]).rate == 0.7
+    with pytest.raises(UsageError, match=r"--recipe sotf: there is no such recipe[\s\S]*did you mean 'soft'"):
+        parse_config(verb, ["--recipe", "sotf"])
+
+
+@pytest.mark.parametrize("name", TrainConfig.recipes)
+def test_recipes_of_training_are_settings_that_fit(name: str) -> None:
+    config = TrainConfig(recipe=name, **TrainConfig.recipes[name])
+    assert make_loss(config).objective.name == "mfpo"
+
+
+def test_the_recipe_of_the_paper_is_the_default() -> None:
+    assert TrainConfig(**TrainConfig.recipes["mfpo"]) == TrainConfig()

@@ -120,7 +120,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "error: mfpo trian: unknown verb\n  fix: did you mean 'train'?\n"),
         (["--quick", "demo"], "error: --quick: expected a verb first\n  fix: see `mfpo --help`\n"),
         (["fail", "--hwo", "x"], "error: --hwo: unknown flag\n  fix: did you mean '--how'?\n"),
-        (["fail", "--config"], "error: --config: no file given\n  fix: write --config FILE.yaml\n"),
+        (["fail", "--config"], "error: --config: no value given\n  fix: write --config FILE.yaml\n"),
         (
             ["fail", "--config", "none.yaml"],
             "error: --config none.yaml: the file cannot be read: No such file",

@@ -1,4 +1,4 @@
-"""Turn a verb's arguments into its configuration: defaults < ``--config`` file < flags."""
+"""Turn a verb's arguments into its configuration: defaults < ``--config`` file < ``--recipe`` < flags."""
 
 from __future__ import annotations
 
@@ -62,8 +62,9 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
     config_type = verb.config_type()
     known = settings_of(config_type)
     _refuse_unknown_flags(arguments, known)
-    path = _config_path(arguments)
+    path = _early("config", arguments, "write --config FILE.yaml")
     given = read_settings(path, known) if path is not None else {}
+    given = _with_recipe(config_type, arguments, given)
 
     registry = ConstructorRegistry()
 
@@ -125,14 +126,37 @@ def _merged(groups: Mapping[str, type]) -> Callable[..., dict[str, Any]]:
     return merge
 
 
-def _config_path(arguments: Sequence[str]) -> str | None:
+def _early(name: str, arguments: Sequence[str], fix: str) -> str | None:
+    """The value of a flag that decides on the defaults of others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config")
+    parser.add_argument(f"--{name}")
     try:
-        path: str | None = parser.parse_known_args(arguments)[0].config
+        value: str | None = getattr(parser.parse_known_args(arguments)[0], name)
     except argparse.ArgumentError as error:
-        raise UsageError("no file given", where="--config", fix="write --config FILE.yaml") from error
-    return path
+        raise UsageError("no value given", where=f"--{name}", fix=fix) from error
+    return value
+
+
+def _with_recipe(
+    config_type: type[Any], arguments: Sequence[str], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A file's settings with a recipe's: over them where a flag names it, under them where the file does.
+
+    Args:
+        config_type: The verb's configuration; it has the attribute ``recipes`` where there are any.
+        arguments: What follows the verb.
+        given: Settings of the file.
+    """
+    recipes: Mapping[str, Mapping[str, Any]] = getattr(config_type, "recipes", {})
+    if not recipes:
+        return dict(given)
+    flag = _early("recipe", arguments, f"choose {' or '.join(recipes)}")
+    name = flag or given.get("recipe")
+    if name is None:
+        return dict(given)
+    if name not in recipes:
+        raise UsageError("there is no such recipe", where=f"--recipe {name}", fix=nearest(name, recipes))
+    return {**given, **recipes[name]} if flag else {**recipes[name], **given}
 
 
 def _refuse_unknown_flags(arguments: Sequence[str], known: Mapping[str, Setting]) -> None:

@@ -20,7 +20,7 @@ TRAINING_CODE = (*DATA_CODE, "difficulty", "training")
 MEASURE_CODE = (*DATA_CODE, "evaluation", "experiments/measures.py", "experiments/scene_measures.py")
 NOT_DECISIVE = frozenset(
     {"dataset", "model_name_or_path", "output_dir", "report_to", "plot_every", "save_steps", "dry_run"}
-    | {"push_to_hub", "resume_from_checkpoint"}
+    | {"push_to_hub", "resume_from_checkpoint", "recipe"}
 )
 """Settings of a training that do not change its result, or that stand for a step of their own."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from mfpo.difficulty.config import Estimator, SharedPrefix, StageOrder
 from mfpo.records import Schedule, Scope
+from mfpo.training.recipes import RECIPES
 
 ReferenceKind: TypeAlias = Literal["precomputed", "adapter", "copy"]
 PairLoss: TypeAlias = Literal["sigmoid", "robust", "ipo", "hinge"]
@@ -102,6 +104,11 @@ class LoraSettings:
 class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
     """Train a vision-language model on text and image preference together, from easy rows to hard ones."""
 
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
+
+    recipe: str | None = None
+    """Settings by a name: mfpo (the paper's, the default) or grounded (docs/objectives.md). They come over
+    those of the --config file and under other flags."""
     noise_scope: Scope | None = None
     """Where the rejected image is corrupted, in place of the rows' own scope."""
     noise_step: int | None = None
