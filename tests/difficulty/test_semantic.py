@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from mfpo.difficulty.semantic import (
 )
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
+from mfpo.preferences import embeddings
 from mfpo.preferences.entailment import Entailment
 from mfpo.records import ImageSource
 from preference_rows import make_pair, make_pairs
@@ -106,6 +108,20 @@ def classifier(tmp_path):
     model.save_pretrained(tmp_path / "nli")
     BertTokenizerFast(str(vocabulary)).save_pretrained(tmp_path / "nli")
     return tmp_path / "nli"
+
+
+def test_answers_are_embedded_a_batch_at_a_time(vlm, monkeypatch):
+    """A batch has one shape, so one answer alone costs as much as 32."""
+    monkeypatch.setattr(embeddings, "_embedder", lru_cache(embeddings.Embedder))
+    forward, lengths = embeddings.Embedder._forward, []
+    monkeypatch.setattr(
+        embeddings.Embedder,
+        "_forward",
+        lambda self, ids, length: lengths.append(length) or forward(self, ids, length),
+    )
+    found = semantic_entropies(vlm, make_pairs(6), SETTINGS, batch_size=24, progress=False)
+    assert sum(len(set(answers)) for answers in found.answers) > 12
+    assert len(lengths) == len(set(lengths))
 
 
 def test_an_entailment_model_is_asked(classifier, vlm):

@@ -197,11 +197,19 @@ def semantic_entropies(
     name = settings.entailment_model
     device = next(vlm.model.parameters()).device
     same = same_entailment(Entailment(name, device)) if name else same_embedding(settings)
+    # Answers embedded one by one cost a whole batch each; the vectors stay in the embedder's cache.
+    prepare = None if name else load_embedder(settings.embedding_model).embed
     ids = list(getattr(rows, "ids", None) or [row.id for row in rows])
 
     def compute(indices: range) -> Chunk:
         pairs, images, skips = _answerable([rows[index] for index in indices])
-        notes = _sample_meanings(vlm, pairs, images, settings, same, batch_size)
+        answers = _sample_answers(vlm, pairs, images, settings, batch_size)
+        if prepare is not None:
+            prepare([answer for row in answers for answer in row])
+        notes: list[dict[str, Any]] = [
+            {"answers": mine, "clusters": cluster_meanings(text_of(pair.prompt), mine, same)}
+            for pair, mine in zip(pairs, answers, strict=True)
+        ]
         entropies = [cluster_entropy(note["clusters"]) for note in notes]
         columns = {"semantic": torch.tensor(entropies, dtype=torch.float64)}
         return Chunk([pair.id for pair in pairs], columns, skips, notes)
@@ -236,15 +244,14 @@ def _answerable(
     return used, images, skips
 
 
-def _sample_meanings(
+def _sample_answers(
     vlm: VLM,
     pairs: Sequence[PreferencePair],
     images: Sequence[Image.Image],
     settings: SemanticSettings,
-    same: Same,
     batch_size: int,
-) -> list[dict[str, Any]]:
-    """For each row its sampled ``answers`` and their ``clusters``."""
+) -> list[list[str]]:
+    """The sampled answers of each row."""
     answers = generate(
         vlm,
         images,
@@ -256,11 +263,7 @@ def _sample_meanings(
         num_return_sequences=settings.samples,
         ids=[pair.id for pair in pairs],
     )
-    notes = []
-    for number, pair in enumerate(pairs):
-        mine = answers[number * settings.samples : (number + 1) * settings.samples]
-        notes.append({"answers": mine, "clusters": cluster_meanings(text_of(pair.prompt), mine, same)})
-    return notes
+    return [answers[start : start + settings.samples] for start in range(0, len(answers), settings.samples)]
 
 
 def _file(folder: Path, fingerprint: str) -> Path:
