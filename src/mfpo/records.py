@@ -190,6 +190,8 @@ class Noise:
         fraction: Share of the area that ``random`` perturbs.
         box: The box that ``crop`` keeps, xyxy in pixels after EXIF rotation.
         image: Which of the row's images is perturbed, and searched for the keywords; 0-based.
+        feather: Width over which the noise fades out around ``region`` and ``random``, as a share of the
+            picture's shorter side; 0 for a sharp edge.
     """
 
     scope: Scope = "region"
@@ -199,6 +201,7 @@ class Noise:
     fraction: float = 0.2
     box: Box | None = None
     image: int = 0
+    feather: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def write(folder: Path, rows: list[PreferencePair], **options: object) -> None:
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     rows = [
         pair(0),
-        pair(1, regions=(), keywords=(), noise=Noise(scope="crop", box=(0, 1, 2, 3), schedule="ddpm-linear")),
+        pair(1, regions=(), keywords=(), noise=Noise("crop", "ddpm-linear", box=(0, 1, 2, 3), feather=0.1)),
         pair(
             2, images=(ImageSource(None, png(7)), ImageSource("b.png", png(8))), prompt=user_message("?", 2)
         ),

@@ -20,6 +20,7 @@ from mfpo.errors import UserError
 from mfpo.preferences import build
 from mfpo.preferences.build import build_dataset
 from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.noise import draw_step
 from mfpo.preferences.regions.base import BACKENDS, load_backend
 from mfpo.preferences.regions.masks import union_mask
 from mfpo.preferences.worker import Request, Worker
@@ -413,6 +414,8 @@ def test_limit(source: Source, tmp_path: Path) -> None:
         ({"noise_step": 1000}, "step"),
         ({"noise_scope": "regions"}, "did you mean 'region'"),
         ({"noise_fraction": 0.0}, "--noise_fraction"),
+        ({"noise_step_max": 400}, "--noise_step_max"),
+        ({"noise_feather": 2.0}, "--noise_feather"),
         ({"num_workers": 0}, "--num_workers"),
         ({"limit": 0}, "--limit"),
         ({"top_k": 0}, "top_k"),
@@ -631,6 +634,14 @@ def test_only_what_is_new_is_searched_again(source: Source, tmp_path: Path, call
     ]
     build_dataset(replace(config, output_dir=str(tmp_path / "anew"), top_k=2, regions="own_backend:Whole"))
     assert rows_of(tmp_path / "three") == rows_of(tmp_path / "anew")
+
+
+def test_steps_drawn_and_feather_stand_in_the_rows(source: Source, tmp_path: Path) -> None:
+    config = with_pictures(source, 6).config(tmp_path / "out", noise_step=300, noise_step_max=900)
+    build_dataset(replace(config, noise_feather=0.05))
+    rows = rows_of(tmp_path / "out")
+    assert [row.noise.step for row in rows] == [draw_step(300, 900, row.noise.seed) for row in rows]
+    assert len({row.noise.step for row in rows}) > 1 and {row.noise.feather for row in rows} == {0.05}
 
 
 def rows_of(folder: Path) -> list[PreferencePair]:

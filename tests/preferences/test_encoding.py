@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from mfpo.data.images import open_image
-from mfpo.errors import RowError
+from mfpo.errors import RowError, UserError
 from mfpo.models.load import load_processor
 from mfpo.models.logprobs import IGNORE
 from mfpo.preferences.collate import collate
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder
+from mfpo.preferences.noise import draw_step
 from mfpo.preferences.regions.masks import encode_rle
 from mfpo.preferences.rejected import rejected_inputs
 from mfpo.records import ImageSource, Noise, Region, assistant_message, user_message
@@ -58,6 +59,16 @@ def test_rejected_image_is_that_of_the_noise_module(processor):
     )
     assert torch.equal(row.rejected_image.tensors["pixel_values"], expected.inputs["pixel_values"])
     assert RowEncoder(processor, rejected_image=False).encode(pair).rejected_image is None
+
+
+def test_steps_drawn_for_rows_are_those_of_their_seeds():
+    override = NoiseOverride(step=300, step_max=900, feather=0.1)
+    noises = [override.apply(Noise(step=500, seed=seed)) for seed in range(20)]
+    assert [noise.step for noise in noises] == [draw_step(300, 900, seed) for seed in range(20)]
+    assert len({noise.step for noise in noises}) > 15 and {noise.feather for noise in noises} == {0.1}
+    assert NoiseOverride().apply(noises[0]) == noises[0], "the rows' own"
+    with pytest.raises(UserError, match="--noise_step_max"):
+        NoiseOverride(step_max=900)
 
 
 def test_region_noise_leaves_the_rest_of_the_image(processor):

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from mfpo.errors import UserError
-from mfpo.preferences.noise import alpha_bars, check_noise, generator, noise_level
+from mfpo.preferences.noise import (
+    alpha_bars,
+    check_noise,
+    check_step_range,
+    draw_step,
+    generator,
+    noise_level,
+)
 from mfpo.records import SCHEDULES, Noise
 
 
@@ -72,6 +79,8 @@ def test_an_unknown_schedule_names_the_nearest():
         (Noise(fraction=0), "share of the area"),
         (Noise(fraction=1.5), "share of the area"),
         (Noise(fraction=float("nan")), "share of the area"),
+        (Noise(feather=-0.1), "shorter side"),
+        (Noise(feather=float("nan")), "shorter side"),
         (Noise(seed=-1), "64 bits"),
         (Noise(step=1000), "0 to 999"),
     ],
@@ -87,3 +96,21 @@ def test_generator_depends_on_seed_and_stream_only():
     assert not np.array_equal(draw, generator(8).standard_normal(100))
     assert not np.array_equal(draw, generator(7, stream=1).standard_normal(100))
     generator(2**64 - 1)
+
+
+def test_steps_of_rows_are_uniform_between_the_bounds():
+    steps = [draw_step(300, 304, seed) for seed in range(2000)]
+    counts = np.bincount(steps, minlength=305)[300:]
+    assert counts.sum() == 2000 and (np.abs(counts - 400) < 80).all(), "80 are 4.5 standard deviations"
+    assert steps[:50] == [draw_step(300, 304, seed) for seed in range(50)]
+    assert {draw_step(300, None, seed) for seed in range(50)} == {300}
+
+
+@pytest.mark.parametrize(
+    ("step", "step_max", "message"),
+    [(None, 700, "give --noise_step"), (500, 499, "from --noise_step 500 to 999"), (500, 1000, "to 999")],
+)
+def test_bounds_of_steps_that_cannot_work(step, step_max, message):
+    with pytest.raises(UserError, match=message):
+        check_step_range(step, step_max)
+    check_step_range(step, None)

@@ -238,6 +238,50 @@ def test_scopes_share_their_noise():
     assert torch.equal(one.inputs["pixel_values"][one.mask], whole.inputs["pixel_values"][one.mask])
 
 
+@pytest.mark.parametrize("scope", ["region", "random"])
+def test_noise_fades_out_around_the_mask(scope):
+    """Side 64, feather an eighth: 8 pixels. Of a strength a there is m + a (noised - m), a = 1 - d / 8."""
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    image, where = photograph(64, 64), box_region((64, 64), 20, 24, 40, 44)
+    sharp, soft, whole = (
+        rejected_inputs(processor, image, [where], Noise(scope=s, step=900, seed=3, feather=feather))
+        for s, feather in ((scope, 0.0), (scope, 1 / 8), ("global", 1 / 8))
+    )
+    m, noised = process(processor, image)["pixel_values"], whole.inputs["pixel_values"]
+    rows, columns = torch.nonzero(sharp.mask[0, 0], as_tuple=True)
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    down = (rows.min() - y).clamp(min=0) + (y - rows.max()).clamp(min=0)
+    across = (columns.min() - x).clamp(min=0) + (x - columns.max()).clamp(min=0)
+    strength = (1 - (down**2 + across**2).sqrt() / 8).clamp(min=0)
+    expected = m + strength * (noised - m)
+    assert torch.allclose(soft.inputs["pixel_values"], expected, atol=(noised - m).abs().max() / 255)
+    assert torch.equal(soft.inputs["pixel_values"][sharp.mask], sharp.inputs["pixel_values"][sharp.mask])
+    assert torch.equal(soft.mask[0, 0], strength > 1 / 510) and soft.share > sharp.share
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_noise_that_fades_out_keeps_its_middle_and_what_is_far(name):
+    image = photograph(640, 480)
+    where = [box_region(image.size, 200, 150, 400, 330)]
+    clean = process(PROCESSORS[name], image)
+    sharp, soft = (
+        rejected_inputs(PROCESSORS[name], image, where, Noise(seed=5, feather=feather), clean=clean)
+        for feather in (0.0, 0.1)
+    )
+    m, one, other = clean["pixel_values"], sharp.inputs["pixel_values"], soft.inputs["pixel_values"]
+    assert soft.inputs["pixel_values"].dtype == m.dtype
+    assert (sharp.mask <= soft.mask).all() and sharp.share < soft.share < 0.6
+    assert torch.equal(other[~soft.mask], m[~soft.mask])
+    assert (other == one)[sharp.mask].float().mean() > 0.9, "but for the edge, which an output pixel shares"
+
+
+def test_a_feather_is_left_out_where_the_whole_picture_is_noised():
+    image = photograph(400, 300)
+    soft, sharp = (rejected_inputs(LLAVA, image, [], Noise(feather=f)) for f in (0.1, 0.0))
+    assert soft.scope == "global"
+    assert torch.equal(soft.inputs["pixel_values"], sharp.inputs["pixel_values"])
+
+
 class Rows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return 12

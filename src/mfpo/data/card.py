@@ -26,7 +26,7 @@ _MEANINGS = {
     "regions": "where they are: keyword, box (xyxy, pixels after EXIF rotation), score, "
     "COCO run lengths, [height, width]",
     "region_status": "what became of each keyword's search",
-    "noise": "how the rejected image is made: scope, schedule, step, seed, fraction, box, and which image",
+    "noise": "how the rejected image is made: scope, schedule, step, seed, fraction, box, image, feather",
     "source_id": "the id that the row had in its source",
 }
 

@@ -52,6 +52,7 @@ def schema(extra: ExtraTypes, *, rejected_images: bool) -> pa.Schema:
             "fraction": number,
             "box": List(number),
             "image": integer,
+            "feather": number,
         },
     }
     clash = columns.keys() & extra.keys()
@@ -191,4 +192,5 @@ def _noise(entry: Mapping[str, Any] | None) -> Noise:
     if entry is None:
         return Noise()
     box = None if entry.get("box") is None else _box(entry["box"])
-    return Noise(**{**entry, "box": box, "image": entry.get("image") or 0})
+    later = {"image": entry.get("image") or 0, "feather": entry.get("feather") or 0.0}
+    return Noise(**{**entry, **later, "box": box})

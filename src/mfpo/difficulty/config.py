@@ -29,8 +29,12 @@ class RankConfig:
     """Scope of the rejected image in place of the rows' own; give what `train` will be given."""
     noise_step: int | None = None
     """Diffusion step in place of the rows' own."""
+    noise_step_max: int | None = None
+    """Draw each row's step uniformly from noise_step to this one."""
     noise_schedule: Schedule | None = None
     """Noise schedule in place of the rows' own."""
+    noise_feather: float | None = None
+    """Share of the picture's shorter side over which the noise fades out, in place of the rows' own."""
     revision: str | None = None
     """Branch, tag or commit of the model on the Hub."""
     attn_implementation: str | None = None

@@ -73,7 +73,13 @@ def run(config: RankConfig) -> RankResult | None:
 def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult | None:
     """As [`run`], with a model that is already loaded in the given precision."""
     dataset = open_dataset(config.dataset)
-    noise = NoiseOverride(config.noise_scope, config.noise_step, config.noise_schedule)
+    noise = NoiseOverride(
+        config.noise_scope,
+        config.noise_step,
+        config.noise_schedule,
+        config.noise_step_max,
+        config.noise_feather,
+    )
     rows = EncodedRows(
         dataset, RowEncoder(vlm.processor, max_length=config.max_length, noise=noise), cache_bytes=0
     )

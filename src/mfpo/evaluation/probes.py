@@ -27,15 +27,13 @@ from mfpo.evaluation.statistics import Metric
 from mfpo.models.load import VLM, load_vlm
 from mfpo.models.vision import ImageInputs
 from mfpo.preferences.encoding import EncodedRow, RowEncoder
+from mfpo.preferences.noise import NOISY_SCOPES
 from mfpo.preferences.rejected import rejected_inputs
 from mfpo.records import Noise, PreferencePair, Schedule, Scope
 
 if TYPE_CHECKING:
     from mfpo.data.folder import PreferenceDataset
     from mfpo.evaluation.config import ProbeConfig
-
-NOISY_SCOPES = ("region", "global", "random")
-"""Distortions whose strength depends on the diffusion step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,16 @@ def ranking_of(config: TrainConfig, rows: Rows, model: Model, semantic_samples: 
         return None
     scope = config.noise_scope if config.noise_scope is not None else objective.noise_scope
     semantic = config.difficulty == "semantic"
-    return Ranking(rows, model, scope, config.noise_step, semantic, semantic_samples)
+    return Ranking(
+        rows,
+        model,
+        scope,
+        noise_step=config.noise_step,
+        noise_step_max=config.noise_step_max,
+        noise_feather=config.noise_feather,
+        semantic=semantic,
+        semantic_samples=semantic_samples,
+    )
 
 
 def _applies(arm: Arm, measure: str) -> bool:

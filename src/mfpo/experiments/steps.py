@@ -34,6 +34,8 @@ class Ranking(Step):
         model: The reference.
         noise_scope: In place of the rows' own.
         noise_step: In place of the rows' own.
+        noise_step_max: Largest step that a row may get.
+        noise_feather: In place of the rows' own.
         semantic: Also the semantic entropies.
         semantic_samples: Answers sampled for them, of each row.
         batch_size: Rows scored at once.
@@ -44,6 +46,8 @@ class Ranking(Step):
     model: Model
     noise_scope: Scope | None = None
     noise_step: int | None = None
+    noise_step_max: int | None = None
+    noise_feather: float | None = None
     semantic: bool = False
     semantic_samples: int = 10
     batch_size: int = 32
@@ -64,6 +68,8 @@ class Ranking(Step):
         settings: dict[str, Any] = {
             "noise_scope": self.noise_scope,
             "noise_step": self.noise_step,
+            "noise_step_max": self.noise_step_max,
+            "noise_feather": self.noise_feather,
             "semantic": self.semantic_samples if self.semantic else None,
             "batch_size": self.batch_size,
         }
@@ -84,6 +90,8 @@ class Ranking(Step):
                 model_name_or_path=str(place(self.model)),
                 noise_scope=self.noise_scope,
                 noise_step=self.noise_step,
+                noise_step_max=self.noise_step_max,
+                noise_feather=self.noise_feather,
                 per_device_batch_size=self.batch_size,
                 semantic=self.semantic,
                 semantic_samples=self.semantic_samples,

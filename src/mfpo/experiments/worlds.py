@@ -75,7 +75,7 @@ class SceneWorld:
     def training(self, arm: Arm, rows: Rows, seed: int) -> TrainConfig:
         """The budget's settings with the arm's over them; the rows' own noise step is not named again."""
         settings = base_settings(self.budget, self.tuned, arm)
-        if settings.get("noise_step") == self.budget.noise_step:
+        if settings.get("noise_step") == self.budget.noise_step and "noise_step_max" not in settings:
             del settings["noise_step"]
         return TrainConfig(**settings, seed=seed)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from mfpo.errors import RowError, Skip
 from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.noise import draw_step
 from mfpo.preferences.regions.select import select_regions
 from mfpo.preferences.store import Picture
 from mfpo.records import ImageSource, Keyword, Noise, Region, RegionStatus, Sample, row_seed
@@ -87,13 +88,15 @@ def _noise(job: Job, size: tuple[int, int], has_regions: bool, config: BuildConf
         scope = "global"
     if scope == "swap" and not job.sample.rejected_images:
         raise RowError("missing-rejected-image", "scope swap needs a column rejected_images")
+    seed = row_seed(config.seed, job.id)
     noise = Noise(
         scope=scope,
         schedule=config.noise_schedule,
-        step=config.noise_step,
-        seed=row_seed(config.seed, job.id),
+        step=draw_step(config.noise_step, config.noise_step_max, seed),
+        seed=seed,
         fraction=config.noise_fraction,
         image=job.target,
+        feather=config.noise_feather,
     )
     if scope == "crop":
         from mfpo.preferences.rejected import random_crop_box

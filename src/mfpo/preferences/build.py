@@ -21,7 +21,7 @@ from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.identity import build_fingerprint, row_settings
 from mfpo.preferences.inspect import inspect_source
 from mfpo.preferences.keywords import KeywordExtractor, no_keywords_given
-from mfpo.preferences.noise import check_noise
+from mfpo.preferences.noise import check_noise, check_step_range
 from mfpo.preferences.pipeline import open_row_stream
 from mfpo.preferences.stream import Made
 from mfpo.preferences.summary import Summary, show_summary
@@ -82,7 +82,16 @@ def _check(config: BuildConfig) -> None:
         raise UserError("no source is given", where="--dataset", fix="give a file, a folder or a Hub name")
     if not config.output_dir and not (config.inspect or config.dry_run):
         raise UserError("no folder is given", where="--output_dir", fix="say where the dataset should be")
-    check_noise(Noise(config.noise_scope, config.noise_schedule, config.noise_step, 0, config.noise_fraction))
+    check_noise(
+        Noise(
+            config.noise_scope,
+            config.noise_schedule,
+            config.noise_step,
+            fraction=config.noise_fraction,
+            feather=config.noise_feather,
+        )
+    )
+    check_step_range(config.noise_step, config.noise_step_max)
     config.keyword_config()
     _check_numbers(config)
     if config.check_regions and config.annotations is None:

@@ -91,10 +91,15 @@ class NoiseSettings:
     noise_step: int = 500
     """Diffusion step t, 0 to 999. In units of the normalised pixels: the same step is about twice as strong a
     corruption for processors with mean and std 0.5 as for CLIP's."""
+    noise_step_max: int | None = None
+    """Draw each row's step uniformly from noise_step to this one."""
     noise_schedule: Schedule = "vcd"
     """Diffusion schedule; step 500 keeps 86% of the signal with vcd and 28% with ddpm-linear."""
     noise_fraction: float = 0.2
     """Share of the area that scope random perturbs."""
+    noise_feather: float = 0.0
+    """Let the noise of scopes region and random fade out over this share of the picture's shorter side; 0
+    is a sharp edge."""
     seed: int = 0
     """Seed of the noise; a row's own seed is a hash of it and the row's id."""
     noise_image: int = 0

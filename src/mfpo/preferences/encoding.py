@@ -15,6 +15,7 @@ from mfpo.data.images import open_image
 from mfpo.errors import RowError
 from mfpo.models.chat import render_prompt, render_response
 from mfpo.models.vision import ImageInputs, batch_images
+from mfpo.preferences.noise import check_step_range, draw_step
 from mfpo.preferences.rejected import rejected_inputs, stored_rejected
 from mfpo.records import Messages, Noise, PreferencePair, Schedule, Scope
 
@@ -42,19 +43,37 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoiseOverride:
-    """Settings that replace those a row was built with; None leaves the row's own."""
+    """Settings that replace those a row was built with; None leaves the row's own.
+
+    Attributes:
+        scope: Where the noise is.
+        step: Diffusion step, or the smallest one that a row may get.
+        schedule: Noise schedule.
+        step_max: The largest step: each row's is drawn by its seed. None gives every row ``step``.
+        feather: Width over which the noise fades out.
+
+    Raises:
+        UserError: ``step_max`` without ``step``, below it or no step.
+    """
 
     scope: Scope | None = None
     step: int | None = None
     schedule: Schedule | None = None
+    step_max: int | None = None
+    feather: float | None = None
+
+    def __post_init__(self) -> None:
+        check_step_range(self.step, self.step_max)
 
     def apply(self, noise: Noise) -> Noise:
         """The noise that a row gets."""
         changes: dict[str, Any] = {
             name: value
-            for name, value in (("scope", self.scope), ("step", self.step), ("schedule", self.schedule))
-            if value is not None
+            for name in ("scope", "schedule", "feather")
+            if (value := getattr(self, name)) is not None
         }
+        if self.step is not None:
+            changes["step"] = draw_step(self.step, self.step_max, noise.seed)
         return replace(noise, **changes)
 
 

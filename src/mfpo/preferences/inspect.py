@@ -239,7 +239,8 @@ def _show_row(
         kept = ", ".join(f"{name}={_short(value)}" for name, value in sample.extra.items())
         facts.add_row("kept", escape(_cut(kept, _LONGEST_TEXT)))
     scope = found[1].noise.scope if found is not None else config.noise_scope
-    facts.add_row("noise", f"{scope}, {config.noise_schedule} step {config.noise_step}")
+    last = "" if config.noise_step_max is None else f" to {config.noise_step_max}"
+    facts.add_row("noise", f"{scope}, {config.noise_schedule} step {config.noise_step}{last}")
     table = Table("keyword", "score", "regions (xyxy)")
     for keyword in keywords:
         table.add_row(escape(keyword.text), f"{keyword.score:.2f}", _boxes(config, keyword, found))

@@ -8,9 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from mfpo.errors import UserError, nearest
-from mfpo.records import SCHEDULES, SCOPES, Noise, Schedule
+from mfpo.records import SCHEDULES, SCOPES, Noise, Schedule, Scope
 
 NUM_STEPS = 1000
+NOISY_SCOPES: tuple[Scope, ...] = ("region", "global", "random")
+"""Scopes that add noise; the others replace the picture or part of it."""
+FEATHERED_SCOPES: tuple[Scope, ...] = ("region", "random")
+"""Those whose noise has an edge that may fade out."""
+NOISE_STREAM, PLACE_STREAM, STEP_STREAM = range(3)
+"""Independent draws of one row: the noise itself, where it is put, and how strong it is."""
 
 
 class NoiseLevel(NamedTuple):
@@ -95,7 +101,8 @@ def check_noise(noise: Noise) -> NoiseLevel:
         The noise level of its schedule and step.
 
     Raises:
-        UserError: Unknown scope or schedule, step outside 0..999, fraction outside (0, 1], or negative seed.
+        UserError: Unknown scope or schedule, step outside 0..999, fraction outside (0, 1], feather outside
+            [0, 1], or negative seed.
     """
     if noise.scope not in SCOPES:
         raise UserError(
@@ -109,6 +116,12 @@ def check_noise(noise: Noise) -> NoiseLevel:
             where="--noise_fraction",
             fix="give a number above 0 and at most 1, for example 0.2",
         )
+    if not 0 <= noise.feather <= 1:
+        raise UserError(
+            f"noise feather {noise.feather!r} is not a share of the picture's shorter side",
+            where="--noise_feather",
+            fix="give a number from 0 (a sharp edge) to 1, for example 0.05",
+        )
     if not 0 <= noise.seed < 2**64:
         raise UserError(
             f"noise seed {noise.seed!r} does not fit into 64 bits",
@@ -118,11 +131,50 @@ def check_noise(noise: Noise) -> NoiseLevel:
     return noise_level(noise.schedule, noise.step)
 
 
+def check_step_range(step: int | None, step_max: int | None) -> None:
+    """Check the bounds between which the steps of rows are drawn.
+
+    Args:
+        step: The smallest step.
+        step_max: The largest; None where every row gets ``step``.
+
+    Raises:
+        UserError: ``step_max`` stands alone, or is no step from ``step`` to 999.
+    """
+    if step_max is None:
+        return
+    if step is None:
+        raise UserError(
+            f"steps up to {step_max} of rows that begin nowhere",
+            where="--noise_step_max",
+            fix="give --noise_step, the smallest step, as well",
+        )
+    if not step <= step_max < NUM_STEPS:
+        raise UserError(
+            f"{step_max} is not a step from --noise_step {step} to {NUM_STEPS - 1}",
+            where="--noise_step_max",
+            fix="give the largest step that a row may get",
+        )
+
+
+def draw_step(step: int, step_max: int | None, seed: int) -> int:
+    """The diffusion step of a row: ``step``, or uniform from ``step`` to ``step_max``, both included.
+
+    Args:
+        step: The smallest step.
+        step_max: The largest; None for ``step`` itself.
+        seed: The row's seed; the draw depends on nothing else.
+    """
+    if step_max is None:
+        return step
+    return int(generator(seed, STEP_STREAM).integers(step, step_max, endpoint=True))
+
+
 def generator(seed: int, stream: int = 0) -> np.random.Generator:
     """A counter-based generator whose draws depend on nothing but its key.
 
     Args:
         seed: A row's seed, 0 to 2**64 - 1.
-        stream: Keeps independent draws of one row apart: 0 for the noise itself, 1 for where it is put.
+        stream: Keeps independent draws of one row apart: `NOISE_STREAM`, `PLACE_STREAM` or `STEP_STREAM`.
     """
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))

@@ -6,9 +6,10 @@ an eighth of its sigma is left. So the row stores mask, step and seed, and the n
 
     m' = where(mask, sqrt(abar_t) * m + sqrt(1 - abar_t) * eps, m)
 
-The mask takes the same way through the processor as the picture, so crops, tiles, padding and patch orders
-come out right for any of them. The scopes ``crop``, ``erase``, ``swap`` and ``black`` redraw the picture
-before it.
+With a feather the mask is a strength a that falls from 1 in the region to 0 around it, and m' = m + a * (what
+stands above - m). The mask takes the same way through the processor as the picture, so crops, tiles, padding
+and patch orders come out right for any of them. The scopes ``crop``, ``erase``, ``swap`` and ``black`` redraw
+the picture before it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,18 @@ from torch import Tensor
 
 from mfpo.errors import UserError
 from mfpo.preferences.erase import erase
-from mfpo.preferences.noise import NoiseLevel, check_noise, generator
-from mfpo.preferences.regions.masks import union_mask
+from mfpo.preferences.noise import (
+    FEATHERED_SCOPES,
+    NOISE_STREAM,
+    PLACE_STREAM,
+    NoiseLevel,
+    check_noise,
+    generator,
+)
+from mfpo.preferences.regions.masks import faded, union_mask
 from mfpo.records import Box, ImageSource, Noise, PreferencePair, Region, Scope
 
 PIXELS = "pixel_values"
-NOISE_STREAM, PLACE_STREAM = 0, 1
 CROP_SCALE = (0.01, 0.2)
 CROP_RATIO = (3 / 4, 4 / 3)
 
@@ -97,14 +104,17 @@ def rejected_inputs(
     clean = _process(image_processor, image) if clean is None else dict(clean)
     scope = noise.scope
     native = native_mask(image.size, regions, noise)
-    mask = _processed_mask(image_processor, native, clean)
-    if not mask.any():
-        scope = "global"
-        mask = _processed_mask(image_processor, np.ones(native.shape, dtype=bool), clean)
+    feather = noise.feather * min(image.size) if scope in FEATHERED_SCOPES else 0.0
+    coverage = _processed_coverage(image_processor, native, clean, feather)
+    if not coverage.any():
+        scope, feather = "global", 0.0
+        coverage = _processed_coverage(image_processor, np.ones(native.shape, dtype=bool), clean)
+    mask = coverage > 0
     if scope == "erase":
         return RejectedInputs(_process(image_processor, erase(image, native)), scope, mask)
     eps = _draw_noise(image_processor, clean, noise.seed)
-    return RejectedInputs({**clean, PIXELS: _perturb(clean[PIXELS], mask, eps, level)}, scope, mask)
+    noised = _noised(clean[PIXELS], coverage if feather else mask, eps, level)
+    return RejectedInputs({**clean, PIXELS: noised}, scope, mask)
 
 
 def random_crop_box(size: tuple[int, int], seed: int) -> Box:
@@ -222,13 +232,26 @@ def _random_box(
     return float(left), float(top), float(left + box_width), float(top + box_height)
 
 
-def _processed_mask(image_processor: Any, native: np.ndarray, clean: Mapping[str, Tensor]) -> Tensor:
-    """Where the processor puts the mask, bool in the shape of ``pixel_values``; any coverage counts."""
+def _processed_coverage(
+    image_processor: Any, native: np.ndarray, clean: Mapping[str, Tensor], feather: float = 0.0
+) -> Tensor:
+    """Where the processor puts the mask.
+
+    Args:
+        image_processor: The processor.
+        native: The mask, bool ``[height, width]`` in pixels of the picture.
+        clean: The processor's output for the picture.
+        feather: Distance from the mask, in pixels of the picture, over which it fades out.
+
+    Returns:
+        Share of each element of ``pixel_values`` that is covered, float in its shape, from 0 to 1.
+    """
     pixels = clean[PIXELS]
     if not native.any():
-        return torch.zeros(pixels.shape, dtype=torch.bool)
-    block = _block_size(native.shape, clean)
-    picture = Image.fromarray(_in_blocks(native, block).view(np.uint8) * np.uint8(255)).convert("RGB")
+        return torch.zeros(pixels.shape)
+    grown = _in_blocks(native, _block_size(native.shape, clean))
+    shade = faded(grown, feather) if feather else grown.astype(np.float32)
+    picture = Image.fromarray(np.round(shade * 255).astype(np.uint8)).convert("RGB")
     # Bicubic and Lanczos weights ring: they would put noise beside the mask. A box has the coverage itself.
     torchvision = getattr(image_processor, "backend", "pil") == "torchvision"
     coverage = _process(
@@ -244,7 +267,7 @@ def _processed_mask(image_processor: Any, native: np.ndarray, clean: Mapping[str
         raise _unknown_layout(
             image_processor, f"{tuple(coverage.shape)} for a mask, {tuple(pixels.shape)} for a picture"
         )
-    return coverage > 0
+    return coverage
 
 
 def _block_size(shape: tuple[int, int], clean: Mapping[str, Tensor]) -> int:
@@ -287,10 +310,13 @@ def _draw_noise(image_processor: Any, clean: Mapping[str, Tensor], seed: int) ->
     return eps
 
 
-def _perturb(x: Tensor, mask: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
-    """Noise inside the mask: where(mask, signal * x + sigma * eps, x), in the dtype of x."""
+def _noised(x: Tensor, strength: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
+    """Pixels with noise, in their dtype: inside a mask, or by a strength from 0 to 1 if that is no mask."""
     noised = (level.signal * x.float()).add_(eps, alpha=level.sigma)
-    return torch.where(mask, noised.to(x.dtype), x)
+    if strength.dtype != torch.bool:
+        noised = torch.lerp(x.float(), noised, strength.float())
+        strength = strength > 0
+    return torch.where(strength, noised.to(x.dtype), x)
 
 
 def _patch_layout(image_processor: Any, inputs: Mapping[str, Tensor]) -> tuple[int, int, int] | None:

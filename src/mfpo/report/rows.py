@@ -13,7 +13,7 @@ from PIL import Image
 from mfpo.data.folder import open_dataset
 from mfpo.data.images import open_image
 from mfpo.errors import RowError, UserError
-from mfpo.preferences.noise import noise_level
+from mfpo.preferences.noise import FEATHERED_SCOPES, NOISY_SCOPES, noise_level
 from mfpo.preferences.regions.masks import decode_rle, union_mask
 from mfpo.preferences.rejected import picture_of, rejected_inputs, stored_rejected
 from mfpo.records import ImageSource, Keyword, Noise, PreferencePair, Region, text_of
@@ -21,7 +21,6 @@ from mfpo.report.marks import Mark, Piece, changed_words, pieces
 from mfpo.report.page import KEYWORD_COLOURS, data_uri
 
 NOISE_STEPS = (0, 300, 500, 700, 900)
-NOISY_SCOPES = ("region", "global", "random")
 PICTURE_SIDE = 448
 # Below this size JPEG artefacts are as large as what is drawn.
 _SMALL = 160
@@ -307,6 +306,8 @@ def _settings(noise: Noise) -> dict[str, str]:
     settings = {"scope": str(noise.scope)}
     if noise.scope in NOISY_SCOPES:
         settings |= {"schedule": str(noise.schedule), "step": str(noise.step)}
+    if noise.feather and noise.scope in FEATHERED_SCOPES:
+        settings["feather"] = f"{noise.feather:g}"
     if noise.scope == "random":
         settings["fraction"] = f"{noise.fraction:g}"
     if noise.box is not None:

@@ -113,8 +113,12 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
     """Where the rejected image is corrupted, in place of the rows' own scope."""
     noise_step: int | None = None
     """Diffusion step of the noise, 0 to 999, in place of the rows' own."""
+    noise_step_max: int | None = None
+    """Draw each row's step uniformly from noise_step to this one."""
     noise_schedule: Schedule | None = None
     """Noise schedule in place of the rows' own."""
+    noise_feather: float | None = None
+    """Share of the picture's shorter side over which the noise fades out, in place of the rows' own."""
     stages: StageOrder = "easy_to_hard"
     """Order of training: none (all rows at once), easy_to_hard, hard_to_easy or random (random stages)."""
     difficulty: Estimator = "paper"

@@ -248,7 +248,9 @@ def make_encoder(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKin
     encoder = RowEncoder(
         vlm.processor,
         max_length=config.max_length,
-        noise=NoiseOverride(scope, config.noise_step, config.noise_schedule),
+        noise=NoiseOverride(
+            scope, config.noise_step, config.noise_schedule, config.noise_step_max, config.noise_feather
+        ),
         rejected_image="image_rejected" in sequences,
     )
     return loss, sequences, encoder

@@ -150,6 +150,20 @@ def grow(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     return grown
 
 
+def faded(mask: NDArray[np.bool_], width: float) -> NDArray[np.float32]:
+    """A mask that falls linearly to 0 around itself.
+
+    Args:
+        mask: bool ``[height, width]`` with at least one pixel.
+        width: Distance in pixels at which 0 is reached; above 0.
+
+    Returns:
+        float32 ``[height, width]``: 1 in the mask, ``1 - d / width`` at the Euclidean distance d from it.
+    """
+    distance = distance_transform_edt(~mask)
+    return np.clip(1 - distance / width, 0, 1).astype(np.float32)
+
+
 def box_of(mask: NDArray[np.bool_]) -> Box:
     """The tight box xyxy of a mask in pixels, right and bottom exclusive; all zero for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mfpo.data.images import open_image
 from mfpo.errors import RowError, UserError
+from mfpo.preferences.noise import NOISY_SCOPES
 from mfpo.preferences.regions.masks import decode_rle, encode_rle, union_mask
 from mfpo.preferences.rejected import native_mask, picture_of, rejected_inputs, stored_rejected
 from mfpo.records import ImageSource, PreferencePair, Region, RegionStatus, in_one_line, text_of
@@ -25,7 +26,6 @@ from mfpo.report.browser.records import (
     Turn,
 )
 from mfpo.report.browser.words import (
-    NOISY_SCOPES,
     NOT_SEEN,
     fallback_reason,
     noise_in_words,

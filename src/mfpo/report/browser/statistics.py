@@ -10,12 +10,13 @@ from pathlib import Path
 from mfpo.data.files import read_jsonl
 from mfpo.data.folder import SKIPPED, PreferenceDataset
 from mfpo.difficulty.stages import LEVELS
+from mfpo.preferences.noise import NOISY_SCOPES
 from mfpo.preferences.regions.masks import union_share
 from mfpo.records import PreferencePair, RegionStatus, text_of
 from mfpo.report.browser.charts import Chart, Histogram, counted, even_edges, median_of, rates
 from mfpo.report.browser.reference import Reference
 from mfpo.report.browser.rows import statuses_of
-from mfpo.report.browser.words import NOISY_SCOPES, fallback_reason, percent
+from mfpo.report.browser.words import fallback_reason, percent
 
 FREQUENT = 20
 _AREA_EDGES = (1e-9, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6)

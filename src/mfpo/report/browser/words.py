@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mfpo.preferences.noise import noise_level
+from mfpo.preferences.noise import FEATHERED_SCOPES, NOISY_SCOPES, noise_level
 from mfpo.records import Noise, RegionStatus
 
-NOISY_SCOPES = ("region", "global", "random")
 NO_KEYWORDS = "the answer has no keywords"
 NOT_SEEN = "the centre crop cuts the regions away"
 
@@ -53,10 +52,12 @@ def noise_in_words(noise: Noise, scope: str) -> str:
             "global": "the whole picture",
             "random": f"a random box of {percent(noise.fraction)} of the picture",
         }
+        fades = noise.feather and scope in FEATHERED_SCOPES
+        edge = f", fading out over {percent(noise.feather)} of its shorter side" if fades else ""
         level = noise_level(noise.schedule, noise.step)
         return (
-            f"Gaussian noise on {places[scope]}: step {noise.step} of the schedule {noise.schedule}, which "
-            f"leaves {level.signal:.2f} of the signal and adds noise of σ {level.sigma:.2f}"
+            f"Gaussian noise on {places[scope]}{edge}: step {noise.step} of the schedule {noise.schedule}, "
+            f"which leaves {level.signal:.2f} of the signal and adds noise of σ {level.sigma:.2f}"
         )
     if scope == "crop":
         box = "" if noise.box is None else f" ({', '.join(f'{value:.0f}' for value in noise.box)})"
