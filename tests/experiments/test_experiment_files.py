@@ -12,7 +12,7 @@ from mfpo.experiments.derived import derived_metric
 from mfpo.experiments.measures import REWARD_METRICS
 from mfpo.experiments.plan import expand_sweep
 from mfpo.experiments.scene_measures import QUESTION_METRICS
-from mfpo.experiments.schema import Experiment, read_experiment
+from mfpo.experiments.schema import Arm, Experiment, read_experiment
 from mfpo.experiments.tuned import load_tuned
 from mfpo.training.config import TrainConfig
 from mfpo.training.loss import make_loss
@@ -108,8 +108,14 @@ def test_ablations_take_the_learning_rate_of_what_they_vary() -> None:
     tuned = load_tuned()
     table6 = packaged("table6")
     assert tuned.rate(table6.arm("5:1:1")) == tuned.rate(table6.arm("mfpo")) == 1e-5
-    assert tuned.untuned(packaged("table4").arms) == []
-    assert "chip" in tuned.untuned(packaged("table1").arms)
+    assert tuned.untuned((Arm("new", train={"objective": "simpo"}), *packaged("table6").arms)) == ["new"]
+
+
+def test_a_sweep_chose_a_rate_for_every_arm_of_the_packaged_files() -> None:
+    tuned = load_tuned()
+    assert [arm.name for arm in tuned_arms() if arm.train is not None and arm.name not in tuned.rates] == []
+    for name in ("table1", "table4", "table9", "figure8", "conditions"):
+        assert tuned.untuned(packaged(name).arms) == []
 
 
 @pytest.mark.parametrize(
