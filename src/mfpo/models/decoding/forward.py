@@ -63,13 +63,42 @@ class CachedForward:
             UserError: The attention kernel gives no weights; only ``eager`` does.
         """
         output = self._append(tokens_BT, output_attentions=True)
-        if not output.attentions or output.attentions[-1] is None:
-            raise UserError(
-                "the model does not show its attention weights",
-                where=type(unwrap(self.model)).__name__,
-                fix="its implementation must have the attention kernel `eager`",
-            )
-        return output.logits[:, -1].float(), output.attentions[-1].float()
+        return output.logits[:, -1].float(), self._weights(output)
+
+    def look_ahead(self, tokens_BC: Tensor) -> Tensor:
+        """What each of C tokens that could come next would attend to, all in one pass; none is appended.
+
+        The candidates stand side by side at the next position: a mask lets each see the cache and itself.
+
+        Args:
+            tokens_BC: Candidates of each sequence.
+
+        Returns:
+            The last layer's attention weights ``[B, heads, C, S + 1]``, float32; the last one is that to the
+            candidate itself.
+
+        Raises:
+            UserError: The attention kernel gives no weights; only ``eager`` does.
+        """
+        count, read = tokens_BC.shape[1], self._mask_BS.shape[1]
+        seen_BCS = self._mask_BS.bool()[:, None].expand(-1, count, -1)
+        own_BCC = torch.eye(count, dtype=torch.bool, device=tokens_BC.device).expand(len(tokens_BC), -1, -1)
+        visible_BCS = torch.cat([seen_BCS, own_BCC], dim=2)[:, None]
+        dtype = unwrap(self.model).dtype
+        mask = torch.zeros(visible_BCS.shape, dtype=dtype, device=tokens_BC.device)
+        output: Any = self.model(
+            input_ids=tokens_BC,
+            attention_mask=mask.masked_fill(~visible_BCS, torch.finfo(dtype).min),
+            position_ids=self._next_position.expand(*self._next_position.shape[:-1], count),
+            past_key_values=self._cache,
+            use_cache=True,
+            output_attentions=True,
+            logits_to_keep=1,
+        )
+        self._cache.crop(-count)
+        weights_BHCS = self._weights(output)
+        own_BHC = weights_BHCS[..., read:].diagonal(dim1=-2, dim2=-1)
+        return torch.cat([weights_BHCS[..., :read], own_BHC[..., None]], dim=-1)
 
     def repeat(self, times: int) -> None:
         """Every sequence ``times`` times, side by side."""
@@ -93,6 +122,16 @@ class CachedForward:
         """Whether the cache keeps everything; a sliding window or a recurrent state does not."""
         layers = self._cache.layers
         return all(hasattr(layer, "keys") and not getattr(layer, "is_sliding", False) for layer in layers)
+
+    def _weights(self, output: Any) -> Tensor:
+        if not output.attentions or output.attentions[-1] is None:
+            raise UserError(
+                "the model does not show its attention weights",
+                where=type(unwrap(self.model)).__name__,
+                fix="its implementation must have the attention kernel `eager`",
+            )
+        weights: Tensor = output.attentions[-1].float()
+        return weights
 
     def _append(self, tokens_BT: Tensor, *, output_attentions: bool) -> Any:
         count = tokens_BT.shape[1]

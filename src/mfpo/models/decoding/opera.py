@@ -51,7 +51,9 @@ _LARGEST = torch.finfo(torch.float16).max
 
 @dataclass(frozen=True, slots=True)
 class OperaDecoding:
-    """A decoder by OPERA; takes one prompt at a time and ``num_attn_candidates + 1`` forward passes a step.
+    """A decoder by OPERA; takes one prompt at a time and two forward passes a step.
+
+    The published code reads every candidate in a pass of its own, ``num_attn_candidates + 1`` a step.
 
     Attributes:
         num_beams: Beams K.
@@ -153,19 +155,14 @@ class _Search:
 
     def _penalties(self, tokens_KC: Tensor) -> Tensor:
         """Penalty of every candidate ``[K, C]``; the beams' largest columns are noted in the step."""
-        rewards, penalties, locations = [], [], []
-        for tokens_K in tokens_KC.unbind(1):
-            _, weights_KHTS = self.forward.step_with_attention(tokens_K[:, None])
-            self.forward.rewind(1)
-            row_KS = _largest_head(weights_KHTS)[:, 0]
-            rewards.append(row_KS[:, : len(self.image_S)][:, self.image_S].sum(-1))
-            score_K, location_K = largest_column(self._with_row(self.steps[-1].columns, row_KS))
-            penalties.append(score_K)
-            locations.append(location_K)
         step = self.steps[-1]
-        step.locations = torch.stack(locations, dim=1).cpu().mode(dim=1).values
-        early = step.beams.length < FIRST_TOKENS
-        return -torch.stack(rewards, dim=1) if early else torch.stack(penalties, dim=1)
+        row_KCS = _largest_head(self.forward.look_ahead(tokens_KC))
+        found = [largest_column(self._with_row(step.columns, row_KS)) for row_KS in row_KCS.unbind(1)]
+        penalty_KC, location_KC = (torch.stack(values, dim=1) for values in zip(*found, strict=True))
+        step.locations = location_KC.cpu().mode(dim=1).values
+        if step.beams.length < FIRST_TOKENS:
+            return -row_KCS[..., : len(self.image_S)][..., self.image_S].sum(-1)
+        return penalty_KC
 
     def _with_row(self, columns_KT: Tensor, row_KS: Tensor) -> Tensor:
         """Columns ``[K, T + 1]`` with the row of one more token."""
