@@ -8,7 +8,9 @@ from mfpo.evaluation.statistics import Difference, Metric
 from mfpo.experiments.derived import at_cover, derive, item_metric
 from mfpo.experiments.plan import Cell
 from mfpo.experiments.pooled import Pooled, cell_tables, draw, pool, rank_correlation
-from mfpo.experiments.results import judge
+from mfpo.experiments.render import claims_grid
+from mfpo.experiments.results import Column, Verdict, judge
+from mfpo.experiments.schema import Claim
 
 
 def scores(right: list[int]) -> ScoreResult:
@@ -89,6 +91,20 @@ def test_p_value_is_that_of_the_interval() -> None:
 )
 def test_verdicts(low: float, high: float, better: str, word: str) -> None:
     assert judge(Difference((low + high) / 2, low, high, 0.5), better) == word
+
+
+@pytest.mark.parametrize(
+    ("scale", "effect", "text"),
+    [
+        (100.0, Difference(-0.017, -0.2, 0.2, 0.9), "-0.0 [-0.2, +0.2]"),
+        (100.0, Difference(-4.26, -5.04, -3.41, 0.0), "-4.3 [-5.0, -3.4]"),
+        (1.0, Difference(0.0514, 0.0262, 0.0781, 0.0), "+0.051 [+0.026, +0.078]"),
+    ],
+)
+def test_digits_of_an_effect_are_those_of_its_metric(scale: float, effect: Difference, text: str) -> None:
+    column = Column("made-up", "share", Metric("right", "all", scale=scale, better="higher"))
+    verdict = Verdict(Claim("", "a", ("b",), ("share",)), "b", column, effect, "not confirmed")
+    assert [cell.text for cell in claims_grid([verdict]).rows[0]][3] == text
 
 
 def test_chair_at_a_cover_is_on_the_line_between_thresholds() -> None:

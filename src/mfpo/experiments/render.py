@@ -80,8 +80,8 @@ def claims_grid(verdicts: Sequence[Verdict]) -> Grid:
         (
             Cell(one.claim.text),
             Cell(f"{one.claim.better} − {one.than}"),
-            Cell(f"{one.metric} {_ARROWS[one.better]}"),
-            Cell(_effect(one.effect)),
+            Cell(f"{one.column.name} {_ARROWS[one.column.metric.better]}"),
+            Cell(_signed(one.effect, _places(one.effect, one.column))),
             Cell(one.word),
         )
         for one in verdicts
@@ -198,13 +198,9 @@ def _paper_cells(numbers: Sequence[float | None] | None, count: int) -> list[Cel
     return [Cell("" if number is None else f"{number:g}") for number in numbers or [None] * count]
 
 
-def _places(estimate: Estimate, column: Column) -> int:
+def _places(estimate: Estimate | Difference, column: Column) -> int:
     """Digits after the point: one for percentages, three for rewards and ratios."""
     return 1 if column.metric.scale == 100 or abs(estimate.value) >= 10 else 3
-
-
-def _effect(effect: Difference) -> str:
-    return _signed(effect, 1 if max(abs(effect.value), abs(effect.high - effect.low)) >= 1 else 3)
 
 
 def _signed(number: Difference | Estimate, places: int) -> str:

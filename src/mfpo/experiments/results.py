@@ -41,18 +41,16 @@ class Verdict:
     Attributes:
         claim: The claim.
         than: The arm that is compared with.
-        metric: The metric.
+        column: The metric.
         effect: Better arm minus the other one.
-        better: The direction in which the metric is better.
         word: ``confirmed`` if the interval excludes 0 in the claimed direction, ``contradicted`` if it
             excludes 0 in the other one, ``not confirmed`` if it includes 0.
     """
 
     claim: Claim
     than: str
-    metric: str
+    column: Column
     effect: Difference
-    better: str
     word: VerdictWord
 
 
@@ -132,7 +130,7 @@ class Results:
                     "source": verdict.claim.source,
                     "better": verdict.claim.better,
                     "than": verdict.than,
-                    "metric": verdict.metric,
+                    "metric": verdict.column.name,
                     "verdict": verdict.word,
                     "effect": _rounded(asdict(verdict.effect)),
                 }
@@ -303,8 +301,7 @@ def _verdicts(
             if ours not in pooled or theirs not in pooled:
                 continue
             effect = pooled[ours].minus(pooled[theirs])
-            better = column.metric.better
-            found.append(Verdict(claim, than, column.name, effect, better, judge(effect, better)))
+            found.append(Verdict(claim, than, column, effect, judge(effect, column.metric.better)))
     return found
 
 
