@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,8 +10,9 @@ import pytest
 
 from mfpo.cli.fields import UsageError, settings_of
 from mfpo.cli.flags import parse_config
-from mfpo.cli.verbs import Verb
+from mfpo.cli.verbs import VERBS, Verb
 from mfpo.data.files import save_config
+from mfpo.experiments.catalog import packaged
 from mfpo.training.config import TrainConfig
 from mfpo.training.loss import make_loss
 
@@ -268,6 +269,10 @@ def test_a_recipe_stands_below_flags_and_above_the_file_if_it_is_one(tmp_path: P
     assert parse_config(verb, ["--config", path]) == WithRecipes("soft", 0.3, 5)
     assert parse_config(verb, ["--config", path, "--recipe", "hard"]) == WithRecipes("hard", 0.9, 1)
     assert parse_config(verb, ["--config", path, "--recipe", "hard", "--rate", "0.7"]).rate == 0.7
+    with pytest.raises(UsageError, match=r"recipe: sotf in the --config file: there is no such recipe"):
+        parse_config(verb, ["--config", write(tmp_path, "recipe: sotf\n")])
+    with pytest.raises(UsageError, match="there is no such recipe"):
+        parse_config(verb, ["--recipe="])
     with pytest.raises(UsageError, match=r"--recipe sotf: there is no such recipe[\s\S]*did you mean 'soft'"):
         parse_config(verb, ["--recipe", "sotf"])
 
@@ -276,6 +281,19 @@ def test_a_recipe_stands_below_flags_and_above_the_file_if_it_is_one(tmp_path: P
 def test_recipes_of_training_are_settings_that_fit(name: str) -> None:
     config = TrainConfig(recipe=name, **TrainConfig.recipes[name])
     assert make_loss(config).objective.name == "mfpo"
+
+
+def test_a_recipe_undoes_another(tmp_path: Path) -> None:
+    assert len({frozenset(settings) for settings in TrainConfig.recipes.values()}) == 1
+    grounded = parse_config(VERBS["train"], ["--recipe", "grounded"])
+    save_config(grounded, tmp_path / "config.yaml")
+    back = parse_config(VERBS["train"], ["--config", str(tmp_path / "config.yaml"), "--recipe", "mfpo"])
+    assert back == replace(TrainConfig(), recipe="mfpo")
+
+
+def test_the_recipe_that_was_measured_is_the_one_with_the_name() -> None:
+    measured = packaged("recipe").arm("grounded")
+    assert TrainConfig.recipes["grounded"] == {"stages": "none", **(measured.train or {})}
 
 
 def test_the_recipe_of_the_paper_is_the_default() -> None:

@@ -1,4 +1,7 @@
-"""Turn a verb's arguments into its configuration: defaults < ``--config`` file < ``--recipe`` < flags."""
+"""Turn a verb's arguments into its configuration: defaults < ``--config`` file < ``--recipe`` < flags.
+
+A recipe that the file names stands under the file's other settings.
+"""
 
 from __future__ import annotations
 
@@ -151,12 +154,13 @@ def _with_recipe(
     if not recipes:
         return dict(given)
     flag = _early("recipe", arguments, f"choose {' or '.join(recipes)}")
-    name = flag or given.get("recipe")
+    name = flag if flag is not None else given.get("recipe")
     if name is None:
         return dict(given)
     if name not in recipes:
-        raise UsageError("there is no such recipe", where=f"--recipe {name}", fix=nearest(name, recipes))
-    return {**given, **recipes[name]} if flag else {**recipes[name], **given}
+        where = f"--recipe {name}" if flag is not None else f"recipe: {name} in the --config file"
+        raise UsageError("there is no such recipe", where=where, fix=nearest(str(name), recipes))
+    return {**recipes[name], **given} if flag is None else {**given, **recipes[name]}
 
 
 def _refuse_unknown_flags(arguments: Sequence[str], known: Mapping[str, Setting]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mfpo.preferences.encoding import RowEncoder
 
 CODE = (
+    "data/images.py",
     "difficulty/chunks.py",
     "difficulty/entropy.py",
     "difficulty/ragged.py",
@@ -33,6 +34,7 @@ CODE = (
     "preferences/encoding.py",
     "preferences/erase.py",
     "preferences/noise.py",
+    "preferences/regions/masks.py",
     "preferences/rejected.py",
 )
 """Source that scores depend on."""

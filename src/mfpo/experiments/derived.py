@@ -31,6 +31,8 @@ def item_metric(measure: str, name: str, known: Container[str]) -> Metric | None
     found = _LOGP_DROP.fullmatch(name)
     if measure != "distortion" or found is None or found[1] not in known:
         return None
+    if found[1] == "clean" or found[1].startswith("drop "):
+        return None
     text = f"nats that the chosen answer loses, image: {found[1]}"
     return Metric({"clean chosen": 1, f"{found[1]} chosen": -1}, "rows", scale=1, text=text)
 

@@ -49,6 +49,8 @@ def draw_figure(results: Results, plan: Plan, store: Store, folder: Path) -> Mar
     with style():
         figure = draw(results, plan, store)
         if figure is None:
+            for name in ("figure.png", "figure.svg"):
+                (folder / name).unlink(missing_ok=True)
             return None
         write_atomic(folder / "figure.png", to_png(figure, dpi=150))
         svg = io.BytesIO()
@@ -95,7 +97,7 @@ def _thresholds(results: Results, plan: Plan, store: Store) -> Figure | None:
         arm.name for arm in results.experiment.arms if (arm.name, "matched", _votes(1)[0]) in results.pooled
     ]
     if not arms:
-        return None
+        return _trade_off(results, plan, store)
     figure = new_figure(8.4, 5.2)
     axes = figure.add_subplot()
     quiet(axes, grid="both")
@@ -109,12 +111,12 @@ def _thresholds(results: Results, plan: Plan, store: Store) -> Figure | None:
         axes.plot(
             *zip(*points, strict=True),
             color=SERIES[index % len(SERIES)],
-            linestyle=("-", (0, (4, 2)))[index // len(SERIES) % 2],
+            linestyle=("-", (0, (4, 2)), (0, (1, 1.5)))[index // len(SERIES) % 3],
             marker=MARKERS[index % len(MARKERS)],
             markersize=4,
             label=short(arm),
         )
-    axes.set_yscale("log")
+    axes.set_yscale("log", nonpositive="mask")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_locator(NullLocator())
@@ -143,7 +145,7 @@ def _relations(results: Results, plan: Plan, store: Store) -> Figure | None:
             [results.estimate(arm, columns[name]) for arm in one.arms]
             for name in (one.relation.x, one.relation.y)
         ]
-        points = [(x, y) for x, y in zip(*found, strict=True) if x is not None and y is not None]
+        points = list(zip(*found, strict=True))
         for index, (x, y) in enumerate(points):
             axes.errorbar(
                 x.value,
@@ -157,7 +159,8 @@ def _relations(results: Results, plan: Plan, store: Store) -> Figure | None:
             )
         axes.margins(0.12)
         rho = one.correlation
-        axes.set_title(f"rank correlation {rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]")
+        known = f"{rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]"
+        axes.set_title("too few arms" if math.isnan(rho.value) else f"rank correlation {known}")
         axes.set_xlabel(in_words(one.relation.x))
         axes.set_ylabel(in_words(one.relation.y))
         place_labels(figure, axes, points, one.arms)

@@ -320,8 +320,9 @@ def _related(
             for column in columns
             if column.name == name
         ]
-        if len(found) == 2 and found[0] is not None and found[1] is not None:
-            pairs[arm.name] = found[0], found[1]
+        known = [one for one in found if one is not None and not math.isnan(one.value)]
+        if len(known) == 2:
+            pairs[arm.name] = known[0], known[1]
     unknown = Estimate(math.nan, math.nan, math.nan)
     enough = len(pairs) > 2
     correlation = rank_correlation(*zip(*pairs.values(), strict=True)) if enough else unknown

@@ -30,8 +30,11 @@ FigureKind: TypeAlias = Literal[
 Source: TypeAlias = Literal["sampled", "templates"]
 TUNED = "tuned"
 """In place of the arms of a file: the arms of all files that are tuned on their own."""
-NOT_OURS = frozenset({"dataset", "model_name_or_path", "output_dir", "seed", "dry_run", "push_to_hub"})
-"""Settings of a training that the experiment sets and a file may not."""
+NOT_OURS = frozenset(
+    {"dataset", "model_name_or_path", "output_dir", "seed", "dry_run", "push_to_hub", "recipe"}
+)
+"""Settings of a training that the experiment sets and a file may not, and the name of a recipe, which the
+command line of `mfpo train` takes alone."""
 MEASURES = (
     *("scenes", "questions", "matched", "grounding", "distortion", "attention", "naming", "rewards"),
     *("amber", "chair", "llava-bench", "mmhal", "objhal", "pope"),
@@ -260,6 +263,8 @@ class _Reader:
             self.relation(item, f"relations[{i}]", metrics)
             for i, item in enumerate(values.pop("relations", []))
         )
+        if relations and len(worlds) > 1:
+            self.refuse("relations", "arms of several worlds are not ranked together")
         only = next(iter(worlds))
         if len(worlds) == 1 and only != "default":
             crossed = tuple(replace(arm, world=only) for arm in crossed)
@@ -317,8 +322,12 @@ class _Reader:
         found = Relation(**self.keys(content, Relation, key, required={"text", "x", "y"}))
         named = [name for names in metrics.values() for name in names]
         for side in ("x", "y"):
-            if (name := getattr(found, side)) not in named:
-                self.refuse(f"{key}.{side}", f"{name!r} is not listed under metrics; {nearest(name, named)}")
+            name = getattr(found, side)
+            if name not in named:
+                why = f"{name!r} is not listed under metrics; {nearest(str(name), named)}"
+                self.refuse(f"{key}.{side}", why)
+            if named.count(name) > 1:
+                self.refuse(f"{key}.{side}", f"{name!r} is listed under several measures; list it under one")
         return found
 
     def metrics(self, content: Any) -> dict[str, tuple[str, ...]]:

@@ -108,7 +108,8 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
 
     recipe: str | None = None
     """Settings by a name: mfpo (the paper's, the default) or grounded (docs/objectives.md). They come over
-    those of the --config file and under other flags."""
+    those of the --config file and under other flags; named in the file, under the file's own. From Python
+    give the settings themselves: TrainConfig(**TrainConfig.recipes[name])."""
     noise_scope: Scope | None = None
     """Where the rejected image is corrupted, in place of the rows' own scope."""
     noise_step: int | None = None

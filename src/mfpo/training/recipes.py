@@ -8,7 +8,13 @@ from typing import Any
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "mfpo": {"objective": "mfpo", "stages": "easy_to_hard"},
+        "mfpo": {
+            "objective": "mfpo",
+            "stages": "easy_to_hard",
+            "noise_scope": None,
+            "image_loss": None,
+            "image_weight": None,
+        },
         "grounded": {
             "objective": "mfpo",
             "stages": "none",
@@ -18,8 +24,9 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""``mfpo`` is the paper's and the default. ``grounded`` asks less of the image term, and for something else:
-a tenth of its weight, until the chosen answer is told by a margin of 1 from the same answer about a picture
-whose key regions are filled from around them, all rows at once. It was chosen on validation scenes;
-docs/findings.md has the numbers.
+"""Every recipe names the same settings, so that one undoes another. ``mfpo`` is the paper's and the
+default. ``grounded`` asks less of the image term, and for something else: a tenth of its weight, until
+the chosen answer is told by a margin of 1 from the same answer about a picture whose key regions are
+filled from around them, all rows at once. It was chosen on validation scenes; docs/findings.md has the
+numbers.
 """

@@ -6,14 +6,22 @@ from mfpo.preferences.lexicon.invisible import words
 
 PEOPLE = words(
     """
-    adult artist athlete audience baby baker bartender batter bicyclist biker boy bride bystander carpenter
-    catcher chef child clerk coach cook couple crew crowd customer cyclist dancer diner doctor driver elder
-    family fan farmer father female fielder firefighter fireman fisherman friend gentleman girl goalie golfer
-    groom guard guest guy hiker infant jockey jogger judge kid kiteboarder lady lifeguard male man mechanic
-    mother motorcyclist musician nurse officer onlooker paramedic parent passenger passerby pedestrian
-    performer photographer pilot pitcher player police policeman policewoman presenter priest referee rider
-    runner sailor scientist seller server shopper singer skateboarder skater skier snowboarder soldier speaker
+    adult artist athlete audience baby baker bartender bicyclist biker boy bride brother businessman
+    businesswoman bystander carpenter chef child clerk cook couple cowboy crew crowd customer cyclist dad
+    dancer daughter doctor driver elder family farmer father female fielder firefighter fireman fisherman
+    friend gentleman girl goalie golfer grandfather grandmother groom guest guy hiker human husband
+    individual infant jockey jogger judge kid kiteboarder lady lifeguard male man mechanic mom mother
+    motorcyclist mum musician nurse officer onlooker paramedic parent passenger passerby pedestrian
+    performer person photographer pilot player police policeman policewoman presenter priest referee rider
+    sailor scientist seller shopper singer sister skateboarder skater skier snowboarder soldier son
     spectator staff student surfer swimmer teacher teen teenager toddler tourist traveler traveller umpire
-    vendor waiter waitress walker woman worker
+    vendor waiter waitress wife woman worker
     """
 )
+"""Left out are words that name a thing as often: a ceiling fan, speakers, a table runner, a coach."""
+
+PEOPLE_ALONE = words("batter catcher pitcher")
+"""People only where nothing stands beside the word: there are pitchers of water and cake batter."""
+
+DEVICES = words("cassette cd dvd media mp3 music record video")
+"""What comes before "player" where that is a thing."""

@@ -12,7 +12,7 @@ from snowballstemmer import stemmer
 
 from mfpo.data.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from mfpo.errors import RowError
-from mfpo.preferences.lexicon.people import PEOPLE
+from mfpo.preferences.lexicon.people import DEVICES, PEOPLE, PEOPLE_ALONE
 from mfpo.preferences.regions.masks import (
     box_mask,
     box_of,
@@ -38,6 +38,7 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 _IRREGULAR = {
     "men": "man",
     "women": "woman",
+    "passersby": "passerby",
     "people": "person",
     "persons": "person",
     "children": "child",
@@ -118,9 +119,11 @@ class GivenRegions:
             The labels, none if nothing fits, and 1.0 for a match by words or the cosine for one by meaning.
         """
         same = _by_words(keyword, labels) or _as_person(keyword, labels)
-        labels = [label for label in labels if _names_people(label) == _names_people(keyword)]
-        if same or not labels:
+        if same:
             return same, 1.0
+        labels = [label for label in labels if not _person_and_thing(keyword, label)]
+        if not labels:
+            return set(), 0.0
         phrases = _vectors(self._embedder(), [keyword, *labels])
         heads = _vectors(self._embedder(), [_head(keyword), *map(_head, labels)])
         cosines = np.minimum(phrases[1:] @ phrases[0], heads[1:] @ heads[0])
@@ -145,11 +148,10 @@ def _by_words(keyword: str, labels: Sequence[str]) -> set[str]:
     wanted, head = set(_stems(keyword)), _stems(keyword)[-1:]
     if not head:
         return set()
-    people = _names_people(keyword)
     known = {
         label: set(_stems(label))
         for label in labels
-        if _stems(label)[-1:] == head and _names_people(label) == people
+        if _stems(label)[-1:] == head and not _person_and_thing(keyword, label)
     }
     covered = {label: len(stems) for label, stems in known.items() if stems <= wanted}
     if covered:
@@ -163,18 +165,43 @@ def _as_person(keyword: str, labels: Sequence[str]) -> set[str]:
     return {label for label in labels if _stems(label) in _PERSON} if _names_people(keyword) else set()
 
 
+def _person_and_thing(one: str, other: str) -> bool:
+    """Whether two phrases of one stem are a person and a thing, such as a skateboarder and a skateboard."""
+    return _stems(one)[-1:] == _stems(other)[-1:] and _names_people(one) != _names_people(other)
+
+
 def _names_people(phrase: str) -> bool:
-    """Not by stems: a skateboarder and a skateboard have the same."""
-    word = _singular(_head(phrase))
-    return word in PEOPLE or word.removesuffix("s") in PEOPLE
+    """Whether the head noun names people, in singular or plural."""
+    words = _words(phrase)
+    if not words:
+        return False
+    word = words[-1]
+    forms = {_singular(word), word.removesuffix("s"), word.removesuffix("es")}
+    if word.endswith("ies"):
+        forms.add(word[:-3] + "y")
+    if "player" in forms and words[-2:-1] and words[-2] in DEVICES:
+        return False
+    alone = len(_split(phrase)) == 1
+    return any(form in PEOPLE or (alone and form in PEOPLE_ALONE) for form in forms)
+
+
+def _split(phrase: str) -> list[str]:
+    """The words of a phrase in lower case; hyphens and underscores separate words."""
+    return "".join(c if c.isalnum() or c == "'" else " " for c in phrase.lower()).split()
+
+
+@lru_cache(maxsize=65_536)
+def _words(phrase: str) -> tuple[str, ...]:
+    """The words of a phrase up to its head noun, which is the last."""
+    words = _split(phrase)
+    end = next((index for index, word in enumerate(words) if index and word in _AFTER_HEAD), len(words))
+    return tuple(words[:end])
 
 
 @lru_cache(maxsize=65_536)
 def _stems(phrase: str) -> tuple[str, ...]:
-    """Stems of a phrase's words up to its head noun, which is the last; hyphens separate words."""
-    words = "".join(c if c.isalnum() or c == "'" else " " for c in phrase.lower()).split()
-    end = next((index for index, word in enumerate(words) if index and word in _AFTER_HEAD), len(words))
-    return tuple(_STEMMER.stemWord(_singular(word)) for word in words[:end])
+    """Stems of [`_words`]."""
+    return tuple(_STEMMER.stemWord(_singular(word)) for word in _words(phrase))
 
 
 def _singular(word: str) -> str:
