@@ -1,0 +1,128 @@
+"""Figures of experiments from results made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mfpo.evaluation.statistics import Estimate, Metric
+from mfpo.experiments import figures
+from mfpo.experiments.plan import Plan
+from mfpo.experiments.pooled import Pooled
+from mfpo.experiments.results import Column, Related, Results
+from mfpo.experiments.schema import Relation, read_experiment
+from mfpo.experiments.store import Store
+
+FILE = """
+title: three arms
+arms: [{name: sft}, {name: left}, {name: right}]
+metrics: {scenes: [CHAIR_i, Cover], grounding: [swap_accuracy]}
+figure: {kind: thresholds}
+"""
+EXPERIMENT = read_experiment(FILE, "mine", "mine.yaml", lambda: ())
+COLUMNS = tuple(
+    Column(measure, name, Metric("a", "b", better="higher"))
+    for measure, names in EXPERIMENT.metrics.items()
+    for name in names
+)
+
+
+def pooled(value: float) -> Pooled:
+    return Pooled(value, value + np.linspace(-1, 1, 41), np.array([[value]]))
+
+
+def results(values: dict[tuple[str, str, str], float], **more: Any) -> Results:
+    return Results(EXPERIMENT, COLUMNS, {key: pooled(value) for key, value in values.items()}, {}, (), **more)
+
+
+def drawn(found: Results, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
+    """The figure that is written, before it is; None where none is."""
+    kept = []
+    monkeypatch.setattr(figures, "to_png", lambda figure, **options: kept.append(figure) or b"png")
+    plan = Plan(found.experiment, {}, {}, ())
+    element = figures.draw_figure(found, plan, Store(folder), folder)
+    assert (element is None) == (not kept) == (not (folder / "figure.png").is_file())
+    return kept[0] if kept else None
+
+
+POINTS = {
+    ("sft", "scenes", "CHAIR_i"): 17.0,
+    ("sft", "scenes", "Cover"): 82.0,
+    ("left", "scenes", "CHAIR_i"): 11.0,
+    ("left", "scenes", "Cover"): 75.0,
+}
+
+
+def test_thresholds_are_a_line_for_each_arm_that_was_sampled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    curves = {"sft": [(98.0, 40.0), (80.0, 12.0), (20.0, 1.0)], "right": [(97.0, 38.0), (75.0, 0.0)]}
+    votes = {
+        (arm, "matched", f"{name}, {k} votes"): value
+        for arm, curve in curves.items()
+        for k, point in enumerate(curve, start=1)
+        for name, value in zip(("Cover", "CHAIR_i"), point, strict=True)
+    }
+    figure = drawn(results(POINTS | votes), monkeypatch, tmp_path)
+    (axes,) = figure.axes
+    assert {line.get_label(): list(map(tuple, line.get_xydata())) for line in axes.lines} == curves
+    assert axes.get_yscale() == "log"
+
+
+def test_without_samples_thresholds_are_single_points(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figure = drawn(results(POINTS), monkeypatch, tmp_path)
+    (axes,) = figure.axes
+    assert sorted(tuple(line.get_xydata()[0]) for line in axes.lines) == [(75.0, 11.0), (82.0, 17.0)]
+
+
+def test_lines_of_many_arms_differ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = [f"arm {number}" for number in range(20)]
+    arms = "\n".join(f"  - {{name: {name}}}" for name in names)
+    many = read_experiment(
+        f"title: many\narms:\n{arms}\nmetrics: {{scenes: [CHAIR_i]}}\nfigure: {{kind: thresholds}}",
+        "mine",
+        "mine.yaml",
+        lambda: (),
+    )
+    votes = {
+        (name, "matched", f"{metric}, 1 votes"): 50.0 for name in names for metric in ("Cover", "CHAIR_i")
+    }
+    figure = drawn(replace(results(votes), experiment=many), monkeypatch, tmp_path)
+    looks = {(line.get_color(), line.get_marker(), str(line._dash_pattern)) for line in figure.axes[0].lines}
+    assert len(looks) == 20
+
+
+def test_relations_are_a_panel_each_and_say_so_where_arms_are_too_few(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    swaps = {("sft", "grounding", "swap_accuracy"): 60.0, ("left", "grounding", "swap_accuracy"): 65.0}
+    unknown = Estimate(float("nan"), float("nan"), float("nan"))
+    related = (
+        Related(Relation("?", "Cover", "swap_accuracy"), Estimate(0.5, -0.2, 0.9), ("sft", "left")),
+        Related(Relation("?", "Cover", "CHAIR_i"), unknown, ()),
+    )
+    found = results(POINTS | swaps, related=related)
+    shown = replace(found.experiment, figure=replace(found.experiment.figure, kind="relations"))
+    figure = drawn(replace(found, experiment=shown), monkeypatch, tmp_path)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "rank correlation +0.50 [-0.20, +0.90]",
+        "too few arms",
+    ]
+    assert {text.get_text() for text in figure.axes[0].texts} >= {"sft", "left"}
+
+
+def test_an_older_figure_does_not_stay_where_nothing_can_be_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("figure.png", "figure.svg"):
+        (tmp_path / name).write_bytes(b"old")
+    found = results({})
+    none = replace(found.experiment, figure=replace(found.experiment.figure, kind="none"))
+    assert drawn(replace(found, experiment=none), monkeypatch, tmp_path) is None
+    assert not list(tmp_path.iterdir())
