@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -72,6 +73,17 @@ def _trade_off(results: Results, plan: Plan, store: Store) -> Figure | None:
             labels.append(arm.name)
     figure = new_figure(7.2, 4.8)
     axes = figure.add_subplot()
+    axes.margins(0.15)
+    axes.set_xlabel("Cover, higher is better →")
+    axes.set_ylabel(f"← lower is better, {in_words('CHAIR_i')}")
+    _scatter(figure, axes, points, labels)
+    return figure
+
+
+def _scatter(
+    figure: Figure, axes: Axes, points: Sequence[tuple[Estimate, Estimate]], labels: Sequence[str]
+) -> None:
+    """Points with their intervals both ways, and names beside them."""
     quiet(axes, grid="both")
     for index, (across, up) in enumerate(points):
         axes.errorbar(
@@ -84,11 +96,7 @@ def _trade_off(results: Results, plan: Plan, store: Store) -> Figure | None:
             markersize=6,
             elinewidth=1.0,
         )
-    axes.margins(0.15)
-    axes.set_xlabel("Cover, higher is better →")
-    axes.set_ylabel(f"← lower is better, {in_words('CHAIR_i')}")
     place_labels(figure, axes, points, labels)
-    return figure
 
 
 def _thresholds(results: Results, plan: Plan, store: Store) -> Figure | None:
@@ -140,30 +148,18 @@ def _relations(results: Results, plan: Plan, store: Store) -> Figure | None:
     for axes in grid.ravel()[len(results.related) :]:
         axes.set_visible(False)
     for axes, one in zip(grid.ravel(), results.related, strict=False):
-        quiet(axes, grid="both")
         found = [
             [results.estimate(arm, columns[name]) for arm in one.arms]
             for name in (one.relation.x, one.relation.y)
         ]
-        points = list(zip(*found, strict=True))
-        for index, (x, y) in enumerate(points):
-            axes.errorbar(
-                x.value,
-                y.value,
-                xerr=_bar(x),
-                yerr=_bar(y),
-                fmt=MARKERS[index % len(MARKERS)],
-                color=SERIES[index % len(SERIES)],
-                markersize=5,
-                elinewidth=0.8,
-            )
         axes.margins(0.12)
         rho = one.correlation
         known = f"{rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]"
         axes.set_title("too few arms" if math.isnan(rho.value) else f"rank correlation {known}")
         axes.set_xlabel(in_words(one.relation.x))
         axes.set_ylabel(in_words(one.relation.y))
-        place_labels(figure, axes, points, one.arms)
+        pairs = [(x, y) for x, y in zip(*found, strict=True) if x is not None and y is not None]
+        _scatter(figure, axes, pairs, one.arms)
     return figure
 
 
