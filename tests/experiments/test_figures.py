@@ -117,6 +117,15 @@ def test_relations_are_a_panel_each_and_say_so_where_arms_are_too_few(
     assert {text.get_text() for text in figure.axes[0].texts} >= {"sft", "left"}
 
 
+@pytest.mark.parametrize("kind", ["steps", "bars", "losses", "rewards"])
+def test_where_nothing_was_measured_there_is_no_figure_and_no_error(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = replace(results({}), columns=())
+    shown = replace(found.experiment, figure=replace(found.experiment.figure, kind=kind))
+    assert drawn(replace(found, experiment=shown), monkeypatch, tmp_path) is None
+
+
 def test_an_older_figure_does_not_stay_where_nothing_can_be_drawn(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

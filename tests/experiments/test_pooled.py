@@ -87,10 +87,21 @@ def test_p_value_is_that_of_the_interval() -> None:
         (0.1, 2.0, "lower", "contradicted"),
         (-0.1, 2.0, "lower", "not confirmed"),
         (float("nan"), float("nan"), "lower", "unknown"),
+        (float("nan"), 2.0, "higher", "unknown"),
     ],
 )
 def test_verdicts(low: float, high: float, better: str, word: str) -> None:
     assert judge(Difference((low + high) / 2, low, high, 0.5), better) == word
+
+
+def test_a_metric_that_one_run_lacks_has_no_interval_and_no_verdict() -> None:
+    resampled = np.linspace(1.0, 2.0, 100)
+    some = Pooled(float("nan"), np.where(np.arange(100) < 40, np.nan, resampled), np.array([[1.5], [np.nan]]))
+    other = Pooled(5.0, np.full(100, 5.0), np.array([[5.0], [5.0]]))
+    assert np.isnan([some.estimate().low, some.estimate().high]).all()
+    effect = some.minus(other)
+    assert np.isnan([effect.value, effect.low, effect.high, effect.p_value]).all()
+    assert judge(effect, "lower") == judge(Difference(float("nan"), -3.0, -2.0, 0.0), "lower") == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,8 @@ def _bars(results: Results, plan: Plan, store: Store) -> Figure | None:
 def _steps(results: Results, plan: Plan, store: Store) -> Figure | None:
     """Chosen metrics over a number that the arms differ in, a line for each group of arms."""
     columns = _shown(results)
+    if not columns:
+        return None
     groups: dict[str, list[Arm]] = {}
     for arm in results.experiment.arms:
         if arm.x is not None:
@@ -260,10 +262,10 @@ def _curves(series: Mapping[str, tuple[str, str, object]], ylabel: str, level: f
     def draw(results: Results, plan: Plan, store: Store) -> Figure | None:
         logs = []
         for arm in results.experiment.arms:
-            trainings = plan.trainings.get(arm.name, {})
-            lines = [read_jsonl(store(step) / METRICS_FILE) for step in trainings.values()]
+            trainings = [step for step in plan.trainings.get(arm.name, {}).values() if store.done(step)]
+            lines = [read_jsonl(store(step) / METRICS_FILE) for step in trainings]
             if lines and arm.stage is None:
-                config = next(iter(trainings.values())).config
+                config = trainings[0].config
                 logs.append(RunLog(arm.name, mean_lines(lines), STAGE_NAMES.get(config.stages, ())))
         return draw_panels(logs, series, ylabel, level=level)
 

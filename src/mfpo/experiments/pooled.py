@@ -77,7 +77,9 @@ class Pooled:
     cells: Array = field(repr=False)
 
     def estimate(self) -> Estimate:
-        """With its 95% percentile interval."""
+        """With its 95% percentile interval; without one where a cell has no value."""
+        if np.isnan(self.value):
+            return Estimate(np.nan, np.nan, np.nan)
         return Estimate(self.value, *_interval(self.resampled))
 
     def minus(self, other: Pooled) -> Difference:
@@ -89,7 +91,7 @@ class Pooled:
         change = self.resampled - other.resampled
         known = change[~np.isnan(change)]
         value = self.value - other.value
-        if not known.size:
+        if not known.size or np.isnan(value):
             return Difference(value, np.nan, np.nan, np.nan)
         below, above = int((known <= 0).sum()), int((known >= 0).sum())
         p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + known.size))

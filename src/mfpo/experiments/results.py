@@ -158,7 +158,7 @@ def judge(effect: Difference, better: str) -> VerdictWord:
         effect: Arm that is said to be better minus the other one.
         better: ``lower`` or ``higher``, whichever is better.
     """
-    if math.isnan(effect.low) or math.isnan(effect.high):
+    if any(math.isnan(number) for number in (effect.value, effect.low, effect.high)):
         return "unknown"
     low, high = (-effect.high, -effect.low) if better == "lower" else (effect.low, effect.high)
     if low > 0:
