@@ -27,7 +27,7 @@ NOISE_FACTOR = 3.0
 other batch mates change, or one rounding of the decoder's inputs, if that is more. Rounding errors grow with
 depth and width, so that no constant in nats fits a small model and a large one."""
 ROUNDING = 2.0**-8
-"""Distance of two neighbouring bfloat16 numbers, relative to the smaller one."""
+"""Largest relative error of one rounding to bfloat16, half the distance of neighbouring numbers."""
 
 
 @dataclass(frozen=True, slots=True)
