@@ -32,7 +32,7 @@ COLUMNS = tuple(
 
 
 def pooled(value: float) -> Pooled:
-    return Pooled(value, value + np.linspace(-1, 1, 41), np.array([[value]]))
+    return Pooled(np.array([[value]]), value + np.linspace(-1, 1, 41)[None], 100)
 
 
 def results(values: dict[tuple[str, str, str], float], **more: Any) -> Results:

@@ -7,7 +7,7 @@ from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Difference, Metric
 from mfpo.experiments.derived import at_cover, derive, item_metric
 from mfpo.experiments.plan import Cell
-from mfpo.experiments.pooled import Pooled, cell_tables, draw, pool, rank_correlation
+from mfpo.experiments.pooled import Pooled, cell_tables, draw_groups, rank_correlation
 from mfpo.experiments.render import claims_grid
 from mfpo.experiments.results import Column, Verdict, judge
 from mfpo.experiments.schema import Claim
@@ -23,9 +23,14 @@ def pooled(cells: dict[Cell, list[int]], num_training: int = 1) -> Pooled:
     tables = cell_tables(
         {c: scores(r) for c, r in cells.items()}, {f"s{i}" for i in range(count)}, num_training
     )
-    draws = draw(1 + max(sft for sft, _ in cells), num_training, count)
-    values, resampled = tables.ratios(draws)
-    return pool(values["share"], resampled["share"], draws)
+    values, resampled = tables.ratios(draw_groups(count))
+    return Pooled(values["share"], resampled["share"].mean(axis=1), count)
+
+
+def made_up(cells: np.ndarray, resampled: np.ndarray | None = None, num_groups: int = 100) -> Pooled:
+    """A metric without any spread over scenes, unless it is given."""
+    drawn = np.repeat(cells.mean(axis=1)[:, None], 100, axis=1) if resampled is None else resampled
+    return Pooled(cells, drawn, num_groups)
 
 
 def test_the_mean_is_over_all_cells() -> None:
@@ -34,32 +39,69 @@ def test_the_mean_is_over_all_cells() -> None:
     assert found.cells.tolist() == [[100.0, 50.0], [0.0, 50.0]]
 
 
-def test_the_interval_covers_the_spread_of_seeds() -> None:
-    """Scenes all alike: only the seeds vary. Two of three are drawn, so the mean of two values each time."""
-    found = pooled({(s, 0): [value] * 4 for s, value in enumerate((0, 1, 1))})
-    assert set(np.round(found.resampled, 6)) == {0.0, 50.0, 100.0}
-    share = float((found.resampled == 0.0).mean())
-    assert share == pytest.approx(1 / 9, abs=0.03)
+def test_three_seeds_alone_give_student_s_interval() -> None:
+    """By hand: means 0, 50, 100 have variance 2500, their mean 2500/3; t of 0.975 with 2 df is 4.302653."""
+    found = made_up(np.array([[0.0, 0.0], [40.0, 60.0], [90.0, 110.0]]))
+    reach = 4.302653 * np.sqrt(2500 / 3)
+    estimate = found.estimate()
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((50.0, 50.0 - reach, 50.0 + reach))
+    assert found.spread().df == pytest.approx(2.0)
+    change = found.minus(made_up(np.zeros((3, 2))))
+    t_value = 50.0 / np.sqrt(2500 / 3)
+    assert change.p_value == pytest.approx(1 - t_value / np.sqrt(2 + t_value**2)), "closed form for 2 df"
 
 
-def test_the_variance_over_seeds_is_that_of_a_mean() -> None:
-    """Seed means 0, 50, 100: their mean has variance 2500 / 3, which the resamples must show."""
-    cells: dict[Cell, list[int]] = {(0, 0): [0, 0], (1, 0): [1, 0], (2, 0): [1, 1]}
-    tables = cell_tables({c: scores(r) for c, r in cells.items()}, {"s0", "s1"}, 1)
-    draws = draw(3, 1, 2, resamples=20000)
-    values = np.array([[0.0], [50.0], [100.0]])
-    found = pool(values, np.repeat(values[:, :, None], 20000, axis=2), draws)
-    assert np.var(found.resampled) == pytest.approx(2500 / 3, rel=0.05)
-    assert tables.ratios(draws)[0]["share"].tolist() == values.tolist()
+def test_one_model_has_the_interval_of_its_scenes() -> None:
+    """Half of 400 scenes right: the standard error of the share is 2.5 points."""
+    found = pooled({(0, 0): [0, 1] * 200})
+    assert found.spread().seeds == 0.0 and found.spread().df == pytest.approx(399)
+    assert found.spread().error == pytest.approx(2.5, rel=0.05)
+    estimate = found.estimate()
+    assert (estimate.low, estimate.high) == pytest.approx((45.1, 54.9), abs=0.3)
+
+
+def test_one_llava_has_the_spread_of_its_training_seeds() -> None:
+    found = made_up(np.array([[40.0, 60.0]]))
+    assert found.spread().seeds == pytest.approx(10.0) and found.spread().df == pytest.approx(1.0)
+
+
+def test_variances_of_seeds_and_scenes_add_up() -> None:
+    """Satterthwaite's formula by hand: (4 + 12)^2 / (4^2 / 2 + 12^2 / 50) = 23.53."""
+    seeds = np.array([[0.0], [np.sqrt(12.0)], [2 * np.sqrt(12.0)]])
+    scenes = np.tile([-1.0, 1.0], 1000) * np.sqrt(12.0 * 1999 / 2000)
+    found = made_up(seeds, seeds + scenes, num_groups=51).spread()
+    assert (found.seeds**2, found.scenes**2) == pytest.approx((4.0, 12.0))
+    assert found.df == pytest.approx(256 / (16 / 2 + 144 / 50))
+
+
+@pytest.mark.parametrize(
+    ("sft", "training", "both", "scene"),
+    [(1.0, 0.0, 0.0, 1.0), (3.0, 1.0, 1.0, 3.0), (0.0, 1.0, 3.0, 10.0), (0.2, 0.2, 1.0, 5.0)],
+)
+def test_without_a_difference_one_interval_in_twenty_excludes_zero(
+    sft: float, training: float, both: float, scene: float
+) -> None:
+    """Differences of two arms with a true mean of 0, wherever their spread comes from."""
+    rng = np.random.default_rng(0)
+    num_groups, trials, excluded = 60, 1500, 0
+    groups = draw_groups(num_groups, resamples=200)
+    for _ in range(trials):
+        shared = scene * rng.standard_normal(num_groups)
+        models = sft * rng.standard_normal((3, 1)) + training * rng.standard_normal((3, 2))
+        scores = models[..., None] + shared + both * 5 * rng.standard_normal((3, 2, num_groups))
+        drawn = scores.mean(axis=1)[:, groups].mean(axis=2)
+        found = Pooled(scores.mean(axis=2), drawn, num_groups).estimate()
+        excluded += not found.low <= 0 <= found.high
+    assert excluded / trials < 0.075
 
 
 def test_differences_are_paired_by_seed_and_scene() -> None:
-    """Both arms vary widely and alike, the difference not at all."""
-    one = {(s, 0): [s % 2, 1, 0, 0] for s in range(3)}
-    other = {cell: [*row[:2], 1, 0] for cell, row in one.items()}
+    """LLaVAs differ widely, the arms by the same 5 of 100 scenes in each."""
+    one = {(seed, 0): [1] * right + [0] * (100 - right) for seed, right in enumerate((10, 50, 90))}
+    other = {cell: [*row[:95], *[1] * 5] for cell, row in one.items()}
     change = pooled(other).minus(pooled(one))
-    assert change.value == pytest.approx(25.0)
-    assert change.low >= 0.0
+    assert change.value == pytest.approx(5.0) and change.low > 0.0
+    assert pooled(other).estimate().high - pooled(other).estimate().low > 100.0
     same = pooled(one).minus(pooled(one))
     assert (same.value, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
 
@@ -69,11 +111,13 @@ def test_the_model_before_training_stands_for_all_training_seeds() -> None:
     assert found.cells.tolist() == [[50.0] * 3, [100.0] * 3]
 
 
-def test_p_value_is_that_of_the_interval() -> None:
-    resampled = np.concatenate([np.full(10, -1.0), np.full(989, 1.0)])
-    zero = Pooled(0.0, np.zeros(999), np.zeros((1, 1)))
-    change = Pooled(1.0, resampled, np.ones((1, 1))).minus(zero)
-    assert change.p_value == pytest.approx(2 * 11 / 1000)
+def test_p_value_and_interval_agree() -> None:
+    """An interval that ends at 0 is one with p = 0.05."""
+    cells = np.array([[1.0], [2.0], [4.0]])
+    reach = made_up(cells).spread().reach()
+    edge = made_up(cells - cells.mean() + reach)
+    assert edge.estimate().low == pytest.approx(0.0)
+    assert edge.minus(made_up(np.zeros((3, 1)))).p_value == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(
@@ -95,13 +139,20 @@ def test_verdicts(low: float, high: float, better: str, word: str) -> None:
 
 
 def test_a_metric_that_one_run_lacks_has_no_interval_and_no_verdict() -> None:
-    resampled = np.linspace(1.0, 2.0, 100)
-    some = Pooled(float("nan"), np.where(np.arange(100) < 40, np.nan, resampled), np.array([[1.5], [np.nan]]))
-    other = Pooled(5.0, np.full(100, 5.0), np.array([[5.0], [5.0]]))
+    some = made_up(np.array([[1.5], [np.nan]]))
+    other = made_up(np.array([[5.0], [5.0]]))
     assert np.isnan([some.estimate().low, some.estimate().high]).all()
     effect = some.minus(other)
     assert np.isnan([effect.value, effect.low, effect.high, effect.p_value]).all()
     assert judge(effect, "lower") == judge(Difference(float("nan"), -3.0, -2.0, 0.0), "lower") == "unknown"
+
+
+@pytest.mark.parametrize(("undefined", "known"), [(4, True), (6, False)])
+def test_a_metric_that_few_resamples_lack_has_an_interval(undefined: int, known: bool) -> None:
+    """Resamples without a value are those at one end; with many of them the rest would look too sure."""
+    drawn = np.linspace(1.0, 2.0, 100)[None]
+    drawn[:, :undefined] = np.nan
+    assert np.isfinite(made_up(np.array([[1.5]]), drawn).estimate().low) == known
 
 
 @pytest.mark.parametrize(
@@ -152,7 +203,7 @@ def test_what_chosen_answers_lose_under_noise_is_read_off_the_items() -> None:
     assert found is not None
     scored = score_result("distortion", records, shown, {})
     tables = cell_tables({(0, 0): scored}, {"a", "b"}, 1, {"drop": found})
-    assert tables.ratios(draw(1, 1, 2))[0]["drop"].tolist() == [[2.0]]
+    assert tables.ratios(draw_groups(2))[0]["drop"].tolist() == [[2.0]]
     assert item_metric("distortion", "logp_drop crop", shown) is None
     assert item_metric("scenes", "logp_drop region@900", shown) is None
 
@@ -161,7 +212,7 @@ def test_rank_correlation_over_arms() -> None:
     """By hand: ranks 1 2 3 4 against 1 2 4 3 give 1 - 6 * 2 / (4 * 15) = 0.8; the reverse order -1."""
 
     def arms(*values: float) -> list[Pooled]:
-        return [Pooled(value, np.array([value, -value]), np.array([[value]])) for value in values]
+        return [made_up(np.array([[value]]), np.array([[value, -value]])) for value in values]
 
     found = rank_correlation(arms(1, 2, 3, 9), arms(10, 20, 50, 40))
     assert found.value == pytest.approx(0.8)
@@ -169,3 +220,18 @@ def test_rank_correlation_over_arms() -> None:
     assert rank_correlation(arms(1, 2, 3), arms(3, 2, 1)).value == pytest.approx(-1.0)
     assert rank_correlation(arms(1, 1, 3, 4), arms(1, 2, 3, 4)).value == pytest.approx(3 / np.sqrt(10))
     assert np.isnan(rank_correlation(arms(1, 2, 3), arms(5, 5, 5)).value)
+
+
+def test_rank_correlation_pairs_the_seeds_of_two_measures() -> None:
+    """Two LLaVAs order three arms the other way round each, in both metrics alike, on other scenes.
+
+    One of the two is drawn each time, the same for both metrics, so they agree in every resample.
+    """
+
+    def arms(num_groups: int) -> list[Pooled]:
+        orders = np.array([[1.0, 3.0], [2.0, 2.5], [3.0, 1.0]])
+        drawn = [np.repeat(order[:, None], 500, axis=1) for order in orders]
+        return [Pooled(order[:, None], one, num_groups) for order, one in zip(orders, drawn, strict=True)]
+
+    found = rank_correlation(arms(100), arms(7))
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))

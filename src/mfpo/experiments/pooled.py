@@ -1,20 +1,22 @@
-"""Means over seeds with intervals: a hierarchical bootstrap over SFT seeds, training seeds and scenes.
+"""Means over seeds, with intervals that cover SFT seeds, training seeds and scenes.
 
-One resample draws SFT seeds, training seeds within each of them, and scenes. The scenes are drawn once for
-all seeds, since all models are asked about the same ones. Of n seeds n - 1 are drawn, with replacement: the
-variance of the mean over n drawn ones would be too small by a factor of (n - 1)/n, two thirds for three seeds
-(Rao and Wu, 1988). A single seed is taken as it is, and its share of the spread is then unknown. All arms see
-the same draws, so the difference of two arms, resample by resample, is paired by SFT seed and by scene.
+Two things make a mean uncertain. Another LLaVA and another training would have given another value: the SFT
+seeds' means differ by it, and with it by chance of training. And other scenes would have: all models see the
+same ones, so that part does not shrink with the number of seeds; a bootstrap over scenes, drawn once for all
+models, finds it. The two variances add up. A normal interval would be far too narrow for what three seeds
+know of their variance, so it is Student's t, with the degrees of freedom of the sum (Satterthwaite, 1946).
+Differences of two arms are taken seed by seed and resample by resample, so they are paired.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t
 
 from mfpo.evaluation.results import ScoreResult
 from mfpo.evaluation.statistics import Difference, Estimate, Metric, Table, tabulate
@@ -23,93 +25,131 @@ from mfpo.experiments.plan import Cell
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000
+ENOUGH = 0.95
+"""Share of the resamples in which a metric must have a value, for it to have an interval."""
 _CHUNK = 500
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Resamples, the same for all arms of a measure.
-
-    Attributes:
-        sft: Drawn SFT seeds ``[R, n']``.
-        training: Drawn training seeds ``[R, n', m']``.
-        groups: Drawn scenes ``[R, G]``.
-    """
-
-    sft: NDArray[np.int64] = field(repr=False)
-    training: NDArray[np.int64] = field(repr=False)
-    groups: NDArray[np.int64] = field(repr=False)
-
-
-def draw(
-    num_sft: int, num_training: int, num_groups: int, resamples: int = RESAMPLES, seed: int = 0
-) -> Draws:
-    """Draw seeds and scenes.
+def draw_groups(num_groups: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
+    """Scenes of each resample ``[R, G]``, drawn with replacement; the same for all arms of a measure.
 
     Args:
-        num_sft: SFT seeds.
-        num_training: Training seeds of each.
-        num_groups: Scenes.
+        num_groups: G.
         resamples: R.
         seed: Seed of the draws.
     """
-    rng = np.random.default_rng([seed, num_sft, num_training, num_groups])
-    outer, inner = max(1, num_sft - 1), max(1, num_training - 1)
-    return Draws(
-        rng.integers(num_sft, size=(resamples, outer)),
-        rng.integers(num_training, size=(resamples, outer, inner)),
-        rng.integers(num_groups, size=(resamples, num_groups)),
-    )
+    return np.random.default_rng([seed, num_groups]).integers(num_groups, size=(resamples, num_groups))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How sure a mean over seeds is.
+
+    Attributes:
+        seeds: Standard error from SFT and training seeds; 0 with one of each, where it is unknown.
+        scenes: Standard error from the choice of scenes.
+        df: Degrees of freedom of both together.
+    """
+
+    seeds: float
+    scenes: float
+    df: float
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return math.hypot(self.seeds, self.scenes)
+
+    def reach(self, level: float = 0.95) -> float:
+        """Half the width of the interval."""
+        return float(t.ppf((1 + level) / 2, self.df)) * self.error if self.error > 0 else self.error
+
+    def p_value(self, value: float) -> float:
+        """Two-sided, of a true value of 0."""
+        if math.isnan(self.error) or math.isnan(value):
+            return math.nan
+        if self.error == 0:
+            return float(value == 0)
+        return float(2 * t.sf(abs(value) / self.error, self.df))
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """A metric of an arm: its mean over all cells, and the same of each resample.
+    """A metric of an arm, or a difference of two.
 
     Attributes:
-        value: The mean.
-        resampled: ``[R]``.
         cells: The value of each cell ``[SFT seeds, training seeds]``.
+        resampled: Mean over the training seeds of each SFT seed, with each resample's scenes ``[SFT seeds,
+            R]``.
+        num_groups: Scenes.
     """
 
-    value: float
-    resampled: Array = field(repr=False)
     cells: Array = field(repr=False)
+    resampled: Array = field(repr=False)
+    num_groups: int
+
+    @property
+    def value(self) -> float:
+        """The mean over all cells; NaN if one has no value."""
+        return float(self.cells.mean())
+
+    def spread(self) -> Spread:
+        """How sure the mean is; NaN where that cannot be told.
+
+        The seeds' part is the variance between the means of the SFT seeds, over their number; with one SFT
+        seed, that between its training seeds. It holds a share of the scenes' part, which is thus counted a
+        little too high.
+        """
+        units = self.cells.mean(axis=1) if len(self.cells) > 1 else self.cells[0]
+        drawn = self.resampled.mean(axis=0)
+        known = drawn[~np.isnan(drawn)]
+        if np.isnan(units).any() or known.size < max(2.0, ENOUGH * drawn.size):
+            return Spread(math.nan, math.nan, math.nan)
+        parts = [(float(known.var(ddof=1)), self.num_groups - 1)]
+        parts += [(float(units.var(ddof=1)) / len(units), len(units) - 1)] if len(units) > 1 else [(0.0, 1)]
+        below = sum(variance**2 / max(1, df) for variance, df in parts)
+        total = sum(variance for variance, _ in parts)
+        df = total**2 / below if below > 0 else math.inf
+        return Spread(math.sqrt(parts[1][0]), math.sqrt(parts[0][0]), df)
 
     def estimate(self) -> Estimate:
-        """With its 95% percentile interval; without one where a cell has no value."""
-        if np.isnan(self.value):
-            return Estimate(np.nan, np.nan, np.nan)
-        return Estimate(self.value, *_interval(self.resampled))
+        """The mean with its 95% interval."""
+        reach = self.spread().reach()
+        return Estimate(self.value, self.value - reach, self.value + reach)
 
     def minus(self, other: Pooled) -> Difference:
-        """This arm minus another one, paired by the draws.
-
-        The p-value is that of the interval: twice the smaller share of resamples on either side of 0, the
-        observed one counted among them.
-        """
-        change = self.resampled - other.resampled
-        known = change[~np.isnan(change)]
-        value = self.value - other.value
-        if not known.size or np.isnan(value):
-            return Difference(value, np.nan, np.nan, np.nan)
-        below, above = int((known <= 0).sum()), int((known >= 0).sum())
-        p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + known.size))
-        return Difference(value, *_interval(change), p_value)
+        """This arm minus another one, paired by SFT seed and scene."""
+        change = Pooled(self.cells - other.cells, self.resampled - other.resampled, self.num_groups)
+        found, spread = change.estimate(), change.spread()
+        return Difference(found.value, found.low, found.high, spread.p_value(found.value))
 
 
-def rank_correlation(x: Sequence[Pooled], y: Sequence[Pooled]) -> Estimate:
-    """Spearman's correlation of two metrics over arms, with its 95% interval.
+def rank_correlation(x: Sequence[Pooled], y: Sequence[Pooled], *, seed: int = 0) -> Estimate:
+    """Spearman's correlation of two metrics over arms, with a 95% interval.
 
-    Each resample ranks the arms anew, so the interval covers seeds and scenes; the arms are taken as given.
+    The interval is a percentile one over resamples of SFT seeds and scenes, the arms taken as given: ranks
+    have no variance that seeds could be asked for. Of S seeds S - 1 are drawn, since the variance of the mean
+    over S drawn ones is too small by a factor of (S - 1)/S (Rao and Wu, 1988).
 
     Args:
         x: One metric of each arm.
-        y: The other one.
+        y: The other one; its SFT seeds are those of ``x``, its scenes may be others.
+        seed: Seed of the draws.
     """
+    num_seeds, resamples = x[0].resampled.shape
+    rng = np.random.default_rng([seed, num_seeds])
+    drawn = rng.integers(num_seeds, size=(resamples, max(1, num_seeds - 1)))
+    taken = [
+        np.stack([one.resampled[drawn, np.arange(resamples)[:, None]].mean(axis=1) for one in metric])
+        for metric in (x, y)
+    ]
     value = _spearman(*(np.array([[one.value] for one in metric]) for metric in (x, y)))
-    drawn = _spearman(*(np.stack([one.resampled for one in metric]) for metric in (x, y)))
-    return Estimate(float(value[0]), *_interval(drawn))
+    correlations = _spearman(*taken)
+    known = correlations[~np.isnan(correlations)]
+    if np.isnan(value[0]) or known.size < ENOUGH * resamples:
+        return Estimate(float(value[0]), math.nan, math.nan)
+    low, high = np.percentile(known, [2.5, 97.5])
+    return Estimate(float(value[0]), float(low), float(high))
 
 
 def _spearman(x: Array, y: Array) -> Array:
@@ -117,19 +157,6 @@ def _spearman(x: Array, y: Array) -> Array:
     ranks = [rankdata(one, axis=0) - (len(one) + 1) / 2 for one in (x, y)]
     below = np.sqrt((ranks[0] ** 2).sum(0) * (ranks[1] ** 2).sum(0))
     return np.where(below > 0, (ranks[0] * ranks[1]).sum(0) / np.where(below > 0, below, 1.0), np.nan)
-
-
-def pool(values: Array, resampled: Array, draws: Draws) -> Pooled:
-    """Pool the cells of one metric.
-
-    Args:
-        values: Observed value of each cell ``[S, T]``.
-        resampled: The same with each resample's scenes ``[S, T, R]``.
-        draws: Which seeds each resample takes.
-    """
-    number = np.arange(len(draws.sft))[:, None, None]
-    taken = resampled[draws.sft[:, :, None], draws.training, number]
-    return Pooled(float(values.mean()), taken.mean(axis=(1, 2)), values)
 
 
 @dataclass(frozen=True)
@@ -142,9 +169,13 @@ class CellTables:
 
     tables: Sequence[Sequence[Table]]
 
-    def ratios(self, draws: Draws) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Each metric's value in every cell ``[S, T]``, and with each resample's scenes ``[S, T, R]``."""
-        weights = _weights(draws.groups)
+    def ratios(self, groups: NDArray[np.int64]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Each metric's value in every cell ``[S, T]``, and with each resample's scenes ``[S, T, R]``.
+
+        Args:
+            groups: Scenes of each resample ``[R, G]``.
+        """
+        weights = _weights(groups)
         observed = [
             [_ratio(table, np.ones((1, table.numerators.shape[0])))[0] for table in row]
             for row in self.tables
@@ -211,11 +242,3 @@ def _ratio(table: Table, weights: Array) -> Array:
     scales = np.array([metric.scale for metric in table.metrics.values()])
     above, below = weights @ table.numerators, weights @ table.denominators
     return np.where(below != 0, scales * above / np.where(below != 0, below, 1.0), np.nan)
-
-
-def _interval(resampled: Array) -> tuple[float, float]:
-    known = resampled[~np.isnan(resampled)]
-    if not known.size:
-        return np.nan, np.nan
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)

@@ -109,7 +109,7 @@ def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
     first = results.experiment.arms[0].name
     return [
         f"Means over {made['sft_seeds']} SFT seeds x {made['seeds']} training seeds; items: {items}. "
-        "Brackets: 95% intervals of a hierarchical bootstrap over SFT seeds, training seeds and scenes. "
+        "Brackets: 95% intervals over SFT seeds, training seeds and items (Student's t). "
         f"Stars: paired difference to {first}, * p < 0.05, ** p < 0.01, *** p < 0.001, not corrected for the "
         "number of comparisons.",
         *(f"{arm.name}: {arm.text}." for arm in results.experiment.arms if arm.text),

@@ -12,7 +12,7 @@ from mfpo.evaluation.results import ScoreResult
 from mfpo.evaluation.statistics import Difference, Estimate, Metric
 from mfpo.experiments.derived import derive, derived_metric, item_metric
 from mfpo.experiments.plan import Plan
-from mfpo.experiments.pooled import Pooled, cell_tables, draw, group_of, pool, rank_correlation
+from mfpo.experiments.pooled import Pooled, cell_tables, draw_groups, group_of, rank_correlation
 from mfpo.experiments.schema import Arm, Claim, Experiment, Relation
 from mfpo.experiments.store import Store
 
@@ -257,19 +257,20 @@ def _pool_measure(
         results = [result for arm in arms for result in scores[arm.name].values()]
         groups = set.intersection(*({group_of(item) for item in result.items} for result in results))
         cells = [cell for arm in arms for cell in scores[arm.name]]
-        num_sft, num_training = 1 + max(s for s, _ in cells), 1 + max(t for _, t in cells)
-        draws = draw(num_sft, num_training, len(groups))
+        num_training = 1 + max(seed for _, seed in cells)
+        draws = draw_groups(len(groups))
         for arm in arms:
             known = next(iter(scores[arm.name].values())).definitions
             more = {c.name: c.metric for c in columns if item_metric(measure, c.name, known) is not None}
             tables = cell_tables(scores[arm.name], groups, num_training, more)
             values, resampled = tables.ratios(draws)
-            for name in values:
-                pooled[arm.name, measure, name] = pool(values[name], resampled[name], draws)
             for column in columns:
                 if derived_metric(measure, column.name) is not None:
-                    one, many = derive(column.name, values), derive(column.name, resampled)
-                    pooled[arm.name, measure, column.name] = pool(one, many, draws)
+                    for found in (values, resampled):
+                        found[column.name] = derive(column.name, found)
+            for name in values:
+                drawn = resampled[name].mean(axis=1)
+                pooled[arm.name, measure, name] = Pooled(values[name], drawn, len(groups))
         most = max(most, len(groups))
     return most
 
@@ -332,6 +333,7 @@ def _related(
 def _numbers(results: Results, arm: Arm, column: Column) -> dict[str, Any]:
     found = results.pooled[(arm.name, column.measure, column.name)]
     numbers: dict[str, Any] = asdict(found.estimate()) | {"cells": found.cells.tolist()}
+    numbers["spread"] = asdict(found.spread())
     effect = results.effect(arm.name, column)
     if effect is not None:
         numbers["to_first"] = asdict(effect)
@@ -340,11 +342,11 @@ def _numbers(results: Results, arm: Arm, column: Column) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats with six digits after the point; JSON has no NaN."""
+    """Floats with six digits after the point; JSON has neither NaN nor infinity."""
     if isinstance(value, dict):
         return {name: _rounded(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 6)
+        return round(value, 6) if math.isfinite(value) else None
     return value
