@@ -104,6 +104,24 @@ def test_a_sweep_trains_every_tuned_arm_at_every_rate() -> None:
     assert {"dpo", "mdpo", "mfpo", "no-margin"} <= {arm.name for arm in tuned_arms()}
 
 
+def test_a_sweep_leaves_arms_as_they_are_that_have_no_rate_to_choose() -> None:
+    text = (
+        "title: t\narms:\n"
+        "  - {name: mfpo, train: {objective: mfpo}}\n"
+        "  - {name: vcd, decoding: vcd}\n"
+        "  - {name: fixed, train: {objective: dpo, learning_rate: 2e-5}}\n"
+        "  - {name: as mfpo, train: {objective: dpo}, tune: mfpo}\n"
+        "metrics: {scenes: [F1]}\nsweep: [1e-5, 1e-4]\nworlds: {hard: {co_occurrence: 1.2}}\n"
+    )
+    arms = expand_sweep(read(text)).arms
+    assert [arm.name for arm in arms] == ["sft", "mfpo@1e-05", "mfpo@0.0001", "vcd", "fixed", "as mfpo"]
+    assert {arm.world for arm in arms} == {"hard"} and arms[0].train is None
+    first = expand_sweep(read(text.replace("arms:", "arms:\n  - {name: base}"))).arms
+    assert [arm.name for arm in first][:2] == ["base", "mfpo@1e-05"], "no second model without training"
+    with pytest.raises(UserError, match="no arm is without a learning rate"):
+        read(text.replace("objective: mfpo}", "objective: mfpo, learning_rate: 1e-5}"))
+
+
 def test_ablations_take_the_learning_rate_of_what_they_vary() -> None:
     tuned = load_tuned()
     table6 = packaged("table6")
@@ -130,6 +148,8 @@ def test_a_sweep_chose_a_rate_for_every_arm_of_the_packaged_files() -> None:
         (("{name: sft}", "{name: sft, stage: 1}"), "no stages without"),
         (("{name: sft}", "{name: sft, decoding: vdc}"), "did you mean 'vcd'"),
         (("objective: mfpo,", "output_dir: x,"), "train.output_dir: unknown key"),
+        (("{scenes: [CHAIR_i]}", "{scenes: CHAIR_i}"), "metrics.scenes: expected a list, found 'CHAIR_i'"),
+        (("train: {", "tune: dpo, train: {learning_rate: 1e-5, "), "the arm has a learning rate already"),
         (("objective: mfpo,", "recipe: grounded,"), "train.recipe: unknown key"),
         (
             ("title: a short one", "title: a\ntitle: b"),
@@ -157,6 +177,15 @@ def test_a_mistake_is_named_with_file_key_and_cure(change: tuple[str, str], says
             "relations: [{text: t, x: CHAIR_i, y: CHAIR_i}]\nworlds: {a: {}, b: {co_occurrence: 1.2}}",
             "several worlds are not ranked together",
         ),
+        ("claims: [{text: t, better: mfpo, than: sft, metrics: [F2]}]", "'F2' is not listed under metrics"),
+        ("claims: {text: t}", "claims: expected a list"),
+        ("notes: one text", "mine.yaml: notes: expected a list, found 'one text'"),
+        ("figure: {metrics: CHAIR_i}", "figure.metrics: expected a list"),
+        ("paper: {columns: CHAIR_i}", "paper.columns: expected a list"),
+        ("split: tset", "split: .*did you mean 'test'"),
+        ("sweep: [1e-5, much]\ncriterion: CHAIR_i", "sweep: expected a number, found 'much'"),
+        ("sweep: [1e-5]", "chooses by 'F1', which must be listed under one measure; it is under 0"),
+        ("sweep: [1e-5]\ncriterion: CHAIR_i\nworlds: {a: {}, b: {co_occurrence: 1.2}}", "takes one world"),
         ("worlds: {odd: {co_occurence: 1}}", "worlds.odd.co_occurence: unknown key; did you mean"),
         ("worlds: {odd: {co_occurrence: 9}}", "must be from 0 to 1.5"),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.catalog import packaged
+from mfpo.experiments.measures import GivenData
 from mfpo.experiments.plan import Plan, make_plan
 from mfpo.experiments.scene_steps import SceneLlava, SceneRows
 from mfpo.experiments.step import GivenModel, GivenRows
@@ -131,7 +132,7 @@ def test_a_real_checkpoint_takes_the_same_files(tmp_path: Path) -> None:
         GivenModel("some/model", "abc"),
         (GivenRows(str(tmp_path), "rows"),),
         settings={"use_lora": True, "learning_rate": 2e-5},
-        benchmarks={"amber": "/data/amber"},
+        benchmarks={"amber": GivenData("/data/amber", "abc")},
     )
     found = make_plan(packaged("table9"), world, 1, 1)
     assert {arm.name for arm in found.experiment.arms} == {"sft", "mdpo", "mfpo"}
@@ -141,7 +142,7 @@ def test_a_real_checkpoint_takes_the_same_files(tmp_path: Path) -> None:
     assert not any(measure == "scenes" for _, measure in found.measured)
     step = make_plan(packaged("table1"), world, 1, 1).measured[("mfpo", "amber")][(0, 0)]
     assert isinstance(step, Measurement)
-    assert step.measuring.data_dir == "/data/amber" and step.measuring.resume
+    assert step.measuring.data == GivenData("/data/amber", "abc") and step.measuring.resume
 
 
 def test_folders_of_the_store(tmp_path: Path) -> None:

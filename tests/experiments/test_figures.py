@@ -14,7 +14,8 @@ from mfpo.experiments import figures
 from mfpo.experiments.plan import Plan
 from mfpo.experiments.pooled import Pooled
 from mfpo.experiments.results import Column, Related, Results
-from mfpo.experiments.schema import Relation, read_experiment
+from mfpo.experiments.run import write_results
+from mfpo.experiments.schema import Figure, Relation, read_experiment
 from mfpo.experiments.store import Store
 
 FILE = """
@@ -135,3 +136,34 @@ def test_an_older_figure_does_not_stay_where_nothing_can_be_drawn(
     none = replace(found.experiment, figure=replace(found.experiment.figure, kind="none"))
     assert drawn(replace(found, experiment=none), monkeypatch, tmp_path) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trade_off_takes_both_its_sides_from_one_measure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    columns = [("scenes", "CHAIR_i"), ("objhal", "Cover"), ("objhal", "CHAIR_i"), ("scenes", "Cover")]
+    metric = Metric("a", "b", better="higher")
+    found = results({("sft", *column): 10.0 * at for at, column in enumerate(columns, start=1)})
+    found = replace(
+        found,
+        columns=tuple(Column(*column, metric) for column in columns),
+        experiment=replace(EXPERIMENT, figure=Figure("trade_off")),
+    )
+    (axes,) = drawn(found, monkeypatch, tmp_path).axes
+    (point,) = axes.containers
+    assert point.lines[0].get_xydata().tolist() == [[40.0, 10.0]]
+
+
+def test_tables_are_there_when_the_figure_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("no such colour")
+
+    monkeypatch.setattr(figures, "draw_figure", fail)
+    found = results(POINTS)
+    made = {"sft_seeds": 3, "seeds": 2, "command": "mfpo", "date": "today", "minutes": 1.0, "machine": "mine"}
+    made |= {"version": "0", "torch": "0", "minutes_of_steps": 1.0}
+    with pytest.raises(ValueError, match="no such colour"):
+        write_results(found, Plan(EXPERIMENT, {}, {}, ()), Store(tmp_path), made, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "results.json", "table.md", "table.tex", "table.html",
+    }  # fmt: skip

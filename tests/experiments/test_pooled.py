@@ -6,11 +6,12 @@ import pytest
 from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Difference, Metric
 from mfpo.experiments.derived import at_cover, derive, item_metric
-from mfpo.experiments.plan import Cell
+from mfpo.experiments.plan import Cell, expand_sweep
 from mfpo.experiments.pooled import Pooled, cell_tables, draw_groups, rank_correlation
 from mfpo.experiments.render import claims_grid
-from mfpo.experiments.results import Column, Verdict, judge
-from mfpo.experiments.schema import Claim
+from mfpo.experiments.results import Column, Results, Verdict, judge
+from mfpo.experiments.schema import Claim, read_experiment
+from mfpo.experiments.sweep import choose
 
 
 def scores(right: list[int]) -> ScoreResult:
@@ -182,7 +183,9 @@ def test_balance_of_two_rewards() -> None:
     values = {"text_margin": text, "image_margin": image}
     assert derive("balance", values).tolist() == pytest.approx([0.25, 0.5, 0.0, 1.0])
     assert derive("image_over_text", values).tolist() == pytest.approx([0.25, 2.0, -1 / 3, 1.0])
-    assert np.isnan(derive("balance", {"text_margin": text})).all()
+    for missing in ("text_margin", "image_margin"):
+        some = {name: value for name, value in values.items() if name != missing} | {"loss": text}
+        assert np.isnan(derive("balance", some)).all()
 
 
 def test_chair_at_a_cover_from_votes() -> None:
@@ -235,3 +238,20 @@ def test_rank_correlation_pairs_the_seeds_of_two_measures() -> None:
 
     found = rank_correlation(arms(100), arms(7))
     assert (found.value, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_a_sweep_chooses_the_best_rate_of_each_arm_and_of_equals_the_lower_one() -> None:
+    text = (
+        "title: t\narms: [{name: dpo, train: {objective: dpo}}, {name: mfpo, train: {objective: mfpo}},\n"
+        "  {name: fixed, train: {objective: dpo, learning_rate: 1e-5}}]\n"
+        "metrics: {scenes: [F1]}\nsweep: [1e-5, 1e-4, 1e-3]\n"
+    )
+    experiment = expand_sweep(read_experiment(text, "mine", "mine.yaml", lambda: ()))
+    values = {
+        "sft": 99.0, "fixed": 98.0,
+        "dpo@1e-05": 80.0, "dpo@0.0001": 83.0, "dpo@0.001": 83.0,
+        "mfpo@1e-05": 82.0, "mfpo@0.0001": 81.0, "mfpo@0.001": float("nan"),
+    }  # fmt: skip
+    measured = {(name, "scenes", "F1"): made_up(np.array([[value]])) for name, value in values.items()}
+    column = Column("scenes", "F1", Metric("a", "b", better="higher"))
+    assert choose(Results(experiment, (column,), measured, {}, ())) == {"dpo": 1e-4, "mfpo": 1e-5}

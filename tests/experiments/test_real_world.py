@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 
 from mfpo.data.writer import DatasetWriter
 from mfpo.errors import UserError
+from mfpo.experiments.catalog import find
 from mfpo.experiments.config import ExperimentConfig
+from mfpo.experiments.run import plan_of
 from mfpo.experiments.run import run as experiment
 from preference_rows import make_pairs
 
@@ -56,6 +59,44 @@ def settings(tiny_llava: Path, tmp_path: Path) -> ExperimentConfig:
         output_dir=str(tmp_path / "out"),
         train={"learning_rate": 1e-3, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 1},
     )
+
+
+def test_settings_of_the_other_world_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--sft_seeds.*--world llava has no use for it"):
+        ExperimentConfig(name="table1", world="llava", sft_seeds=2)
+    with pytest.raises(UserError, match=r"--train.*--world scenes has no use for it"):
+        ExperimentConfig(name="table1", train={"use_lora": True})
+
+
+def test_worlds_of_scenes_are_no_matter_of_a_checkpoint(settings: ExperimentConfig) -> None:
+    settings.name = "conditions"
+    with pytest.raises(UserError, match=r"conditions: worlds.*a checkpoint has one world only"):
+        experiment(settings)
+
+
+def test_rates_of_a_sweep_are_taken_for_a_checkpoint(settings: ExperimentConfig, tmp_path: Path) -> None:
+    def rates() -> dict[str, float]:
+        plan = plan_of(settings, find(str(settings.name)))
+        return {name: cells[0, 0].config.learning_rate for name, cells in plan.trainings.items()}
+
+    settings.train |= {"learning_rate": 1e-3}
+    assert set(rates().values()) == {1e-3}
+    (tmp_path / "tuned.yaml").write_text("fallback: 2.0e-5\nlearning_rates: {mfpo: 3.0e-4}\n")
+    settings.tuned = str(tmp_path / "tuned.yaml")
+    assert rates() == {"mfpo": 3e-4, "after easy": 2e-5}
+
+
+def test_other_questions_are_another_measurement(settings: ExperimentConfig, tmp_path: Path) -> None:
+    def address() -> str:
+        return plan_of(settings, find(str(settings.name))).measured["sft", "pope"][0, 0].digest
+
+    before = address()
+    shutil.copytree(tmp_path / "benchmarks", tmp_path / "elsewhere")
+    settings.data_dir = str(tmp_path / "elsewhere")
+    assert address() == before, "where the data are does not matter"
+    questions = tmp_path / "elsewhere" / "pope" / "coco_pope_random.json"
+    questions.write_text(questions.read_text().replace("a mug 1", "a mug 8"))
+    assert address() != before
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 from mfpo.errors import UserError
@@ -29,6 +29,11 @@ class DemoConfig:
     """Few rows and scenes, to see that it runs; the numbers mean nothing."""
 
 
+_OF_SCENES = ("sft_seeds", "cache_dir")
+_OF_LLAVA = ("model_name_or_path", "dataset", "data_dir", "num_samples", "batch_size", "train")
+"""Settings of one world only."""
+
+
 @dataclass(kw_only=True)
 class ExperimentConfig(JudgeSettings):
     """Settings of ``mfpo experiment``."""
@@ -46,7 +51,7 @@ class ExperimentConfig(JudgeSettings):
     """Training seeds; 2 if not given, 1 with --quick or --world llava."""
 
     sft_seeds: int | None = None
-    """Independent models to start from, each with its own rows (scenes); 3 if not given, 1 with --quick."""
+    """Independent models to start from, each with its own rows; 3 if not given, 1 with --quick (scenes)."""
 
     quick: bool = False
     """Small sizes, to see that it runs; the numbers mean nothing."""
@@ -55,10 +60,11 @@ class ExperimentConfig(JudgeSettings):
     """Folder for the experiments; each gets a folder of its name in it, and they share `store`."""
 
     cache_dir: str | None = None
-    """Folder that keeps trained scene models; `~/.cache/mfpo` if not given."""
+    """Folder that keeps trained scene models (scenes); `~/.cache/mfpo` if not given."""
 
     tuned: str | None = None
-    """Learning rates, as `mfpo experiment learning_rates` writes them; the packaged ones if not given."""
+    """Learning rates, as `mfpo experiment learning_rates` writes them; if not given, the packaged ones on
+    scenes, and that of --train or `mfpo train` for all arms on a checkpoint."""
 
     num_workers: int | None = None
     """Processes at work; one for each GPU or, without any, for each core if not given."""
@@ -90,3 +96,14 @@ class ExperimentConfig(JudgeSettings):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError("at least 1 is needed", where=f"--{name} {value}")
+        other = _OF_SCENES if self.world == "llava" else _OF_LLAVA
+        defaults = {item.name: item for item in fields(self)}
+        for name in other:
+            item = defaults[name]
+            default = item.default if item.default_factory is MISSING else item.default_factory()
+            if getattr(self, name) != default:
+                raise UserError(
+                    f"--world {self.world} has no use for it",
+                    where=f"--{name}",
+                    fix=f"leave it out, or give --world {'scenes' if self.world == 'llava' else 'llava'}",
+                )

@@ -61,9 +61,9 @@ def derive(name: str, values: Mapping[str, Array]) -> Array:
         cover = np.stack([values[f"Cover, {k} votes"] for k in votes], axis=-1)
         chair = np.stack([values[f"CHAIR_i, {k} votes"] for k in votes], axis=-1)
         return at_cover(cover, chair, float(found[1]))
-    text, image = values["text_margin"], values.get("image_margin")
-    if image is None:
-        return np.full_like(text, np.nan)
+    text, image = values.get("text_margin"), values.get("image_margin")
+    if text is None or image is None:
+        return np.full_like(next(iter(values.values())), np.nan)
     if name == "image_over_text":
         return np.where(text != 0, image / np.where(text != 0, text, 1.0), np.nan)
     larger, smaller = np.maximum(text, image), np.minimum(text, image)

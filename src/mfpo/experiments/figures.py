@@ -62,8 +62,13 @@ def draw_figure(results: Results, plan: Plan, store: Store, folder: Path) -> Mar
 
 def _trade_off(results: Results, plan: Plan, store: Store) -> Figure | None:
     """CHAIR_i against Cover, an arm a point."""
-    columns = {column.name: column for column in results.columns}
-    if not {"CHAIR_i", "Cover"} <= columns.keys():
+    measures = dict.fromkeys(column.measure for column in results.columns)
+    sides = [
+        {column.name: column for column in results.columns if column.measure == measure}
+        for measure in measures
+    ]
+    columns = next((found for found in sides if {"CHAIR_i", "Cover"} <= found.keys()), None)
+    if columns is None:
         return _bars(results, plan, store)
     points, labels = [], []
     for arm in results.experiment.arms:

@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from mfpo.models.load import VLM
 
 _COSTS = {"scenes": 40, "questions": 20, "matched": 35, "grounding": 20, "distortion": 10, "attention": 5}
-_NOT_DECISIVE = ("batch_size", "judge", "data_dir")
+_NOT_DECISIVE = ("batch_size", "judge", "data")
+
+
+@dataclass(frozen=True)
+class GivenData:
+    """A benchmark's data on disk.
+
+    Attributes:
+        folder: Where they are.
+        fingerprint: What tells them from others.
+    """
+
+    folder: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class Measuring:
         noise_scopes: Distortions, for ``distortion`` and ``naming``.
         noise_steps: Their diffusion steps.
         batch_size: Sequences run at once.
-        data_dir: The benchmark's data.
+        data: The benchmark's data, for benchmarks of the outside world.
         judge: Who judges, for benchmarks that need a judge.
         resume: Go on with answers that are there.
     """
@@ -50,7 +63,7 @@ class Measuring:
     noise_scopes: tuple[Scope, ...] = ()
     noise_steps: tuple[int, ...] = ()
     batch_size: int = 128
-    data_dir: str | None = None
+    data: GivenData | None = None
     judge: JudgeSettings | None = None
     resume: bool = False
 
@@ -65,6 +78,8 @@ class Measuring:
         settings = {name: value for name, value in asdict(self).items() if name not in _NOT_DECISIVE}
         if self.judge is not None:
             settings["judge"] = self.judge.judge_model
+        if self.data is not None:
+            settings["data"] = self.data.fingerprint
         return settings
 
 
@@ -115,7 +130,9 @@ def _benchmark(measuring: Measuring, subject: Subject) -> ScoreResult | None:
     from mfpo.evaluation.score import evaluate
 
     scenes = measuring.measure == "scenes"
-    data_dir = str(subject.world) if scenes and subject.world is not None else measuring.data_dir
+    data_dir = None if measuring.data is None else measuring.data.folder
+    if scenes and subject.world is not None:
+        data_dir = str(subject.world)
     judge = {} if measuring.judge is None else vars(measuring.judge)
     evaluate(
         EvalConfig(

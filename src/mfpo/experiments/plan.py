@@ -71,16 +71,24 @@ class World(Protocol):
 
 
 def expand_sweep(experiment: Experiment) -> Experiment:
-    """An experiment whose arms are trained with every learning rate of its sweep."""
+    """An experiment whose arms are trained with every learning rate of its sweep.
+
+    Arms that are not trained or have a rate already stay as they are. The first arm, with which the others
+    are compared, is the model before preference training; where the file has no such arm, it is put in.
+    """
     if not experiment.sweep:
         return experiment
-    arms = [Arm("sft", "before preference training")]
+    first = experiment.arms[0]
+    arms = [] if first.train is None else [Arm("sft", "before preference training", world=first.world)]
     for arm in experiment.arms:
-        arms += [
-            replace(arm, name=f"{arm.name}@{rate:g}", train={**(arm.train or {}), "learning_rate": rate})
-            for rate in experiment.sweep
-        ]
+        arms += [at_rate(arm, rate) for rate in experiment.sweep] if arm.tunes_itself else [arm]
     return replace(experiment, arms=tuple(arms))
+
+
+def at_rate(arm: Arm, rate: float) -> Arm:
+    """An arm of a sweep; ``tune`` says which arm of the file it is."""
+    train = {**(arm.train or {}), "learning_rate": rate}
+    return replace(arm, name=f"{arm.name}@{rate:g}", train=train, tune=arm.name)
 
 
 def make_plan(experiment: Experiment, world: World, sft_seeds: int, seeds: int) -> Plan:

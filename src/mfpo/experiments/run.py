@@ -28,7 +28,8 @@ from mfpo.experiments.schema import NOT_OURS, Experiment
 from mfpo.experiments.store import Store
 from mfpo.experiments.sweep import choose, write_choice
 from mfpo.experiments.tuned import load_tuned
-from mfpo.experiments.worlds import RealWorld, SceneWorld, given_model, given_rows
+from mfpo.experiments.worlds import RealWorld, SceneWorld, given_data, given_model, given_rows
+from mfpo.scenes.config import DifficultySettings
 from mfpo.training.config import TrainConfig
 
 
@@ -55,8 +56,8 @@ def run(config: ExperimentConfig) -> None:
     folder = Path(config.output_dir) / (experiment.name + ("-quick" if config.quick else ""))
     results = collect(plan, store, notes_of(config, plan, list(failures.values())))
     made = provenance(config, time.perf_counter() - started, store.seconds(plan.steps))
-    write_results(results, plan, store, made, folder)
     save_config(config, folder / "config.yaml")
+    write_results(results, plan, store, made, folder)
     show(results, made, folder, console)
     if failures:
         raise UserError(
@@ -89,7 +90,7 @@ def plan_of(config: ExperimentConfig, experiment: Experiment) -> Plan:
         budget = QUICK if config.quick else Budget()
         world = SceneWorld(experiment, budget, load_tuned(config.tuned))
     else:
-        world = real_world(config)
+        world = real_world(config, experiment)
     sft_seeds, seeds = seeds_of(config)
     return make_plan(experiment, world, sft_seeds, seeds)
 
@@ -101,7 +102,7 @@ def seeds_of(config: ExperimentConfig) -> tuple[int, int]:
     return sft_seeds, config.seeds or (2 if scenes and not config.quick else 1)
 
 
-def real_world(config: ExperimentConfig) -> RealWorld:
+def real_world(config: ExperimentConfig, experiment: Experiment) -> RealWorld:
     """A checkpoint with data and benchmarks.
 
     Raises:
@@ -113,6 +114,12 @@ def real_world(config: ExperimentConfig) -> RealWorld:
             where="--world llava",
             fix="give --model_name_or_path and --dataset (a folder of `mfpo build`)",
         )
+    if any(world != DifficultySettings() for world in experiment.worlds.values()):
+        raise UserError(
+            "the experiment compares worlds of scenes, and a checkpoint has one world only",
+            where=f"{experiment.name}: worlds",
+            fix="give --world scenes, or write a file with its arms and without `worlds`",
+        )
     known = [item.name for item in fields(TrainConfig) if item.name not in NOT_OURS]
     for name in config.train:
         if name not in known:
@@ -123,7 +130,7 @@ def real_world(config: ExperimentConfig) -> RealWorld:
     if config.data_dir is not None:
         for name in BENCHMARKS:
             if (Path(config.data_dir) / name).is_dir():
-                benchmarks[name] = str(Path(config.data_dir) / name)
+                benchmarks[name] = given_data(Path(config.data_dir) / name)
         if not benchmarks:
             raise UserError(
                 "no folder in it has the name of a benchmark",
@@ -135,6 +142,7 @@ def real_world(config: ExperimentConfig) -> RealWorld:
         given_model(config.model_name_or_path),
         tuple(given_rows(folder) for folder in config.dataset),
         settings=config.train,
+        tuned=None if config.tuned is None else load_tuned(config.tuned),
         benchmarks=benchmarks,
         judge=JudgeSettings(**judge),
         num_items=8 if config.quick and config.num_samples is None else config.num_samples,
@@ -164,7 +172,7 @@ def notes_of(config: ExperimentConfig, plan: Plan, failures: list[str]) -> list[
     notes = list(plan.notes)
     if config.quick:
         notes.append(QUICK_NOTE)
-    if config.world == "scenes" and not plan.experiment.sweep:
+    if (config.world == "scenes" or config.tuned is not None) and not plan.experiment.sweep:
         untuned = load_tuned(config.tuned).untuned(plan.experiment.arms)
         if untuned:
             notes.append(
@@ -211,19 +219,20 @@ def _processor() -> str:
 
 
 def write_results(results: Results, plan: Plan, store: Store, made: dict[str, Any], folder: Path) -> None:
-    """Write table, figure and numbers into the experiment's folder."""
+    """Write numbers and tables into the experiment's folder, then what is made of them."""
     from mfpo.experiments.figures import draw_figure
     from mfpo.experiments.render import to_html, to_latex, to_markdown
 
-    figure = draw_figure(results, plan, store, folder)
-    content = results.to_dict()
-    if plan.experiment.sweep:
-        chosen = choose(results)
-        content["chosen"] = chosen
-        write_choice(chosen, results, made, folder / "tuned.yaml")
-    write_json(folder / "results.json", {**content, "made": made})
+    content = results.to_dict() | {"made": made}
+    write_json(folder / "results.json", content)
     write_atomic(folder / "table.md", to_markdown(results, made))
     write_atomic(folder / "table.tex", to_latex(results, made))
+    write_atomic(folder / "table.html", to_html(results, made))
+    if plan.experiment.sweep:
+        chosen = choose(results)
+        write_choice(chosen, results, made, folder / "tuned.yaml")
+        write_json(folder / "results.json", content | {"chosen": chosen})
+    figure = draw_figure(results, plan, store, folder)
     write_atomic(folder / "table.html", to_html(results, made, str(figure or "")))
 
 

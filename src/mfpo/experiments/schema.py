@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias, get_args
@@ -28,6 +28,7 @@ FigureKind: TypeAlias = Literal[
     "none",
 ]
 Source: TypeAlias = Literal["sampled", "templates"]
+Split: TypeAlias = Literal["validation", "test"]
 TUNED = "tuned"
 """In place of the arms of a file: the arms of all files that are tuned on their own."""
 NOT_OURS = frozenset(
@@ -193,7 +194,7 @@ class Experiment:
     )
     sweep: tuple[float, ...] = ()
     criterion: str = "F1"
-    split: Literal["validation", "test"] = "test"
+    split: Split = "test"
     notes: tuple[str, ...] = ()
 
     def arm(self, name: str) -> Arm:
@@ -255,19 +256,27 @@ class _Reader:
             arm if len(worlds) == 1 else _arm_in_world(arm, world) for world in worlds for arm in plain
         )
         names = [arm.name for arm in plain]
-        claims = [self.claim(item, f"claims[{i}]", names) for i, item in enumerate(values.pop("claims", []))]
+        metrics = self.metrics(values.pop("metrics"))
+        claims = [
+            self.claim(item, f"claims[{i}]", names, metrics)
+            for i, item in enumerate(self.sequence(values.pop("claims", []), "claims"))
+        ]
         if len(worlds) > 1:
             claims = [_in_world(claim, world) for world in worlds for claim in claims]
-        metrics = self.metrics(values.pop("metrics"))
         relations = tuple(
             self.relation(item, f"relations[{i}]", metrics)
-            for i, item in enumerate(values.pop("relations", []))
+            for i, item in enumerate(self.sequence(values.pop("relations", []), "relations"))
         )
         if relations and len(worlds) > 1:
             self.refuse("relations", "arms of several worlds are not ranked together")
         only = next(iter(worlds))
         if len(worlds) == 1 and only != "default":
             crossed = tuple(replace(arm, world=only) for arm in crossed)
+        if values.get("split", "test") not in get_args(Split):
+            self.refuse("split", nearest(str(values["split"]), get_args(Split)))
+        sweep = tuple(self.number(rate, "sweep") for rate in self.sequence(values.pop("sweep", []), "sweep"))
+        if sweep:
+            self.check_sweep(crossed, worlds, metrics, str(values.get("criterion", "F1")))
         return Experiment(
             name=name,
             arms=crossed,
@@ -277,8 +286,8 @@ class _Reader:
             paper=self.paper(values.pop("paper", {})),
             figure=self.figure(values.pop("figure", {})),
             worlds=worlds,
-            sweep=tuple(float(rate) for rate in values.pop("sweep", ())),
-            notes=tuple(values.pop("notes", ())),
+            sweep=sweep,
+            notes=self.texts(values.pop("notes", []), "notes"),
             **values,
         )
 
@@ -298,6 +307,8 @@ class _Reader:
         if train is not None:
             known = [item.name for item in fields(TrainConfig) if item.name not in NOT_OURS]
             self.names(self.mapping(train, f"{key}.train"), known, f"{key}.train")
+            if values.get("tune") and "learning_rate" in train:
+                self.refuse(f"{key}.tune", "the arm has a learning rate already, under `train`")
         elif values.get("stage") is not None:
             self.refuse(f"{key}.stage", "there are no stages without `train`")
         if values.get("decoding", "greedy") not in get_args(Decoding):
@@ -308,7 +319,7 @@ class _Reader:
                 self.refuse(f"{key}.data.source", nearest(str(values["data"].source), get_args(Source)))
         return Arm(**values)
 
-    def claim(self, content: Any, key: str, arms: list[str]) -> Claim:
+    def claim(self, content: Any, key: str, arms: list[str], metrics: Mapping[str, tuple[str, ...]]) -> Claim:
         values = self.keys(content, Claim, key, required={"text", "better", "than", "metrics"})
         for name in ("than", "metrics"):
             given = values[name]
@@ -316,7 +327,29 @@ class _Reader:
         for arm in (values["better"], *values["than"]):
             if arm not in arms:
                 self.refuse(key, f"there is no arm {arm!r}; {nearest(str(arm), arms)}")
+        named = [name for names in metrics.values() for name in names]
+        for metric in values["metrics"]:
+            if metric not in named and all(metrics.values()):
+                why = f"{metric!r} is not listed under metrics; {nearest(str(metric), named)}"
+                self.refuse(f"{key}.metrics", why)
         return Claim(**values)
+
+    def check_sweep(
+        self,
+        arms: Sequence[Arm],
+        worlds: Mapping[str, DifficultySettings],
+        metrics: Mapping[str, tuple[str, ...]],
+        criterion: str,
+    ) -> None:
+        """A sweep chooses for each arm by one metric in one world."""
+        named = [name for names in metrics.values() for name in names]
+        if named.count(criterion) != 1:
+            why = f"a sweep chooses by {criterion!r}, which must be listed under one measure"
+            self.refuse("criterion", f"{why}; it is under {named.count(criterion)}")
+        if len(worlds) > 1:
+            self.refuse("sweep", "a sweep takes one world")
+        if not any(arm.tunes_itself for arm in arms):
+            self.refuse("sweep", "no arm is without a learning rate: each has `tune`, a rate, or no `train`")
 
     def relation(self, content: Any, key: str, metrics: Mapping[str, tuple[str, ...]]) -> Relation:
         found = Relation(**self.keys(content, Relation, key, required={"text", "x", "y"}))
@@ -333,13 +366,14 @@ class _Reader:
     def metrics(self, content: Any) -> dict[str, tuple[str, ...]]:
         given = self.mapping(content, "metrics")
         self.names(given, MEASURES, "metrics")
-        return {measure: tuple(names or ()) for measure, names in given.items()}
+        return {measure: self.texts(names, f"metrics.{measure}") for measure, names in given.items()}
 
     def paper(self, content: Any) -> Paper:
         values = self.keys(content, Paper, "paper")
-        columns = tuple(values.get("columns", ()))
+        columns = self.texts(values.get("columns", []), "paper.columns")
         rows = {
-            str(name): tuple(row) for name, row in self.mapping(values.get("rows", {}), "paper.rows").items()
+            str(name): tuple(self.sequence(row, f"paper.rows.{name}"))
+            for name, row in self.mapping(values.get("rows", {}), "paper.rows").items()
         }
         for name, row in rows.items():
             if len(row) != len(columns):
@@ -350,7 +384,7 @@ class _Reader:
         found = self.record(content, Figure, "figure")
         if found.kind not in get_args(FigureKind):
             self.refuse("figure.kind", nearest(str(found.kind), get_args(FigureKind)))
-        return replace(found, metrics=tuple(found.metrics))
+        return replace(found, metrics=self.texts(found.metrics, "figure.metrics"))
 
     def record(self, content: Any, kind: type[Any], key: str) -> Any:
         """A record whose fields are plain values."""
@@ -375,6 +409,25 @@ class _Reader:
         for name in values:
             if name not in known:
                 self.refuse(f"{key}.{name}".lstrip("."), f"unknown key; {nearest(str(name), known)}")
+
+    def sequence(self, content: Any, key: str) -> Sequence[Any]:
+        if content is None:
+            return []
+        if not isinstance(content, (list, tuple)):
+            self.refuse(key, f"expected a list, found {content!r}")
+        return content
+
+    def texts(self, content: Any, key: str) -> tuple[str, ...]:
+        found = self.sequence(content, key)
+        for item in found:
+            if not isinstance(item, str):
+                self.refuse(key, f"expected a list of texts, found {item!r} in it")
+        return tuple(found)
+
+    def number(self, content: Any, key: str) -> float:
+        if not isinstance(content, (int, float)) or isinstance(content, bool):
+            self.refuse(key, f"expected a number, found {content!r}")
+        return float(content)
 
     def mapping(self, content: Any, key: str) -> Mapping[str, Any]:
         if content is None:

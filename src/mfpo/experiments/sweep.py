@@ -6,6 +6,7 @@ alone would reward saying less. Neither test scenes nor probes are looked at, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,15 @@ def choose(results: Results) -> dict[str, float]:
     sign = -1.0 if column.metric.better == "lower" else 1.0
     best: dict[str, tuple[float, float]] = {}
     for arm in experiment.arms:
-        found = results.estimate(arm.name, column)
-        if arm.train is None or found is None or found.value != found.value:
+        rate = (arm.train or {}).get("learning_rate")
+        if not arm.tune or rate not in experiment.sweep:
             continue
-        name = arm.name.rpartition("@")[0]
+        found = results.estimate(arm.name, column)
+        if found is None or math.isnan(found.value):
+            continue
         score = sign * found.value
-        if name not in best or score > best[name][0]:
-            best[name] = score, float(arm.train["learning_rate"])
+        if arm.tune not in best or score > best[arm.tune][0]:
+            best[arm.tune] = score, float(rate)
     return {name: rate for name, (_, rate) in best.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from mfpo.errors import UserError
 from mfpo.evaluation.config import JudgeSettings
 from mfpo.evaluation.provenance import model_fingerprint
 from mfpo.experiments.budget import Budget
-from mfpo.experiments.measures import Measuring
+from mfpo.experiments.measures import GivenData, Measuring
 from mfpo.experiments.plan import base_settings
 from mfpo.experiments.scene_steps import SceneLlava, SceneRows
 from mfpo.experiments.schema import Arm, Data, Experiment
@@ -29,6 +30,7 @@ NAMED: tuple[tuple[Scope, ...], tuple[int, ...]] = (
     (300, 500, 600, 700, 800, 900, 999),
 )
 """Distortions of the distortion probe and of the forced choice, and their noise steps."""
+_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ class RealWorld:
         given: The checkpoint.
         datasets: Dataset folders; the second one is that of arms whose rows come from templates.
         settings: Settings of every training, under those of the arms.
-        benchmarks: Folder of each benchmark that can be asked.
+        tuned: Learning rates of the arms; that of the settings for all of them when None.
+        benchmarks: Data of each benchmark that can be asked.
         judge: Who judges.
         num_items: Images of a benchmark and rows of a probe; all when None.
         batch_size: Sequences run at once in evaluation.
@@ -149,7 +152,8 @@ class RealWorld:
     given: GivenModel
     datasets: tuple[GivenRows, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    benchmarks: Mapping[str, str] = field(default_factory=dict)
+    tuned: Tuned | None = None
+    benchmarks: Mapping[str, GivenData] = field(default_factory=dict)
     judge: JudgeSettings | None = None
     num_items: int | None = None
     batch_size: int = 16
@@ -171,7 +175,8 @@ class RealWorld:
 
     def training(self, arm: Arm, rows: Rows, seed: int) -> TrainConfig:
         """The user's settings with the arm's over them."""
-        return TrainConfig(**{"stages": "none", **self.settings, **(arm.train or {})}, seed=seed)
+        rate = {} if self.tuned is None else {"learning_rate": self.tuned.rate(arm)}
+        return TrainConfig(**{"stages": "none", **self.settings, **rate, **(arm.train or {})}, seed=seed)
 
     def measurement(self, arm: Arm, measure: str, model: Model, rows: Rows | None) -> Measurement | None:
         """A benchmark whose data are there, or a probe on the preference rows."""
@@ -193,7 +198,7 @@ class RealWorld:
                 noise_scopes=scopes,
                 noise_steps=steps,
                 batch_size=self.batch_size,
-                data_dir=self.benchmarks.get(measure),
+                data=self.benchmarks.get(measure),
                 judge=self.judge if measure in self.benchmarks else None,
                 resume=True,
             ),
@@ -205,6 +210,18 @@ class RealWorld:
 def given_model(name: str) -> GivenModel:
     """A checkpoint by its folder or name."""
     return GivenModel(name, model_fingerprint(name))
+
+
+def given_data(folder: Path) -> GivenData:
+    """A benchmark's data: pictures are told apart by name and size, all other files by what they hold."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}\0".encode())
+        if file.suffix.lower() not in _PICTURES:
+            with file.open("rb") as opened:
+                while chunk := opened.read(1 << 20):
+                    digest.update(chunk)
+    return GivenData(str(folder), digest.hexdigest()[:16])
 
 
 def given_rows(folder: str) -> GivenRows:
