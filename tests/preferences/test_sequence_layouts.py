@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -19,6 +21,37 @@ class Rows(list):
 
     class encoder:  # noqa: N801
         pad_token_id = 0
+
+
+def positions(shift, running=False):
+    """Positions of responses that are wrong: by a shift of each token, or running on from one to the next."""
+
+    def depths(self):
+        parts = []
+        for tree in self.trees:
+            start = tree.prompt
+            parts.append(torch.arange(tree.prompt))
+            for length in tree.responses:
+                parts.append(start + torch.arange(length) + shift(torch.arange(length)))
+                start += length if running else 0
+        return torch.cat(parts)
+
+    return depths
+
+
+def seen_by_others(self, number, device, dtype):
+    """A response that sees those before it."""
+    tree = self.trees[number]
+    visible = torch.ones(sum(tree.responses), tree.length).tril(tree.prompt).bool()
+    return torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+
+
+MISTAKES = {
+    "positions run on": ("depths", positions(lambda at: 0, running=True)),
+    "positions are off by one": ("depths", positions(lambda at: 1)),
+    "the first position of a response is off by one": ("depths", positions(lambda at: at == 0)),
+    "responses see each other": ("tail_mask", seen_by_others),
+}
 
 
 def choose(kind, setting="auto", model=None, autocast=None, count=3):
@@ -46,7 +79,7 @@ def test_what_low_precision_may_change_follows_from_the_model(scale, monkeypatch
     model.lm_head.weight.data *= scale
     model.bfloat16()
     # Kernels of a GPU give a row the same numbers in any company.
-    monkeypatch.setattr(layouts._Check, "_company_noise", lambda self: 0.0)
+    monkeypatch.setattr(layouts._Check, "_company_noise", lambda self: (0.0, 0.0))
     assert choose("llava", model=model).layout.shared
     monkeypatch.setattr(
         Forest, "tail_mask", lambda self, number, device, dtype: torch.zeros(1, 1, dtype=dtype)
@@ -73,6 +106,60 @@ def test_a_wrong_mask_is_noticed_also_in_low_precision(monkeypatch):
     monkeypatch.setattr(Forest, "tail_mask", leak)
     for model in (tiny_model("llava"), tiny_model("llava").bfloat16()):
         assert not choose("llava", model=model).layout.shared
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed"])
+def test_a_mistake_in_the_layout_is_noticed(mistake, precision, monkeypatch):
+    name, wrong = MISTAKES[mistake]
+    model = tiny_model("llava")
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16) if precision == "mixed" else None
+    model = model.bfloat16() if precision == "bfloat16" else model
+    assert choose("llava", model=model, autocast=autocast).layout.shared
+    monkeypatch.setattr(Forest, name, wrong)
+    choice = choose("llava", model=model, autocast=autocast)
+    assert not choice.layout.shared and "log-probabilities differ" in choice.reason
+
+
+def test_one_wrong_token_of_many_is_noticed_in_low_precision(monkeypatch):
+    """A difference of 1.5 nats at one token is below the noise of the mean over a long answer."""
+    monkeypatch.setattr(layouts._Check, "_company_noise", lambda self: (0.1, 0.4))
+    monkeypatch.setattr(layouts._Check, "_rounding_noise", lambda self: (0.05, 0.3))
+    score = layouts._Check._score
+    rows = Rows(tiny_rows("llava", 2))
+
+    def one_off(self, layout, rows):
+        found = score(self, layout, rows)
+        if layout.shared:
+            found[0, 1] += off
+        return found
+
+    monkeypatch.setattr(layouts._Check, "_score", one_off)
+    model = tiny_model("llava").bfloat16()
+    off = 0.5
+    assert choose_layout(model, rows, SEQUENCES, nullcontext()).layout.shared
+    off = 1.5
+    choice = choose_layout(model, rows, SEQUENCES, nullcontext())
+    assert "differ by 1.5 (0.8 is allowed)" in choice.reason
+
+
+@pytest.mark.parametrize("kind", ["paligemma", "gemma3"])
+def test_prompts_that_see_all_of_themselves_are_noticed_in_low_precision(kind):
+    assert not choose(kind, model=tiny_model(kind).bfloat16()).layout.shared
+    assert not choose(kind, autocast=torch.autocast("cpu", dtype=torch.bfloat16)).layout.shared
+
+
+def test_every_thread_may_compile_many_kernels_of_flex_attention():
+    """Layers that are computed again in the backward pass are run by a thread of autograd."""
+    look = "import torch._dynamo.config as c, threading; from mfpo.models.packing import allow_recompiling; "
+    look += "import sys; sys.path.insert(0, 'tests'); from tiny_models import tiny_model; "
+    look += "model = tiny_model('llava'); show = lambda: print(c.recompile_limit); "
+    look += "allow_recompiling(model); show(); model.set_attn_implementation('flex_attention'); "
+    look += "allow_recompiling(model); show(); "
+    look += "thread = threading.Thread(target=show); thread.start(); thread.join()"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    found = [int(line) for line in done.stdout.split()]
+    assert found == [8, 64, 64]
 
 
 def test_logits_that_are_changed_afterwards_come_from_the_model():

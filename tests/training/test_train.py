@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import pytest
 import torch
 import yaml
+from transformers import TrainerCallback
 
 from mfpo.difficulty import store
-from mfpo.difficulty.scores import ReferenceScores
+from mfpo.difficulty.scores import ReferenceScores, autocast_context
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.records import ImageSource
+from mfpo.training.arguments import training_arguments
 from mfpo.training.config import TrainConfig
 from mfpo.training.train import run as train_command
 from mfpo.training.train import train
@@ -255,6 +257,42 @@ def test_bfloat16(run, vlm, use_lora):
     trained = {p.dtype for p in result.vlm.model.parameters() if p.requires_grad}
     assert trained == {torch.float32}, "what is trained is kept in float32"
     assert result.vlm.model.dtype == (torch.bfloat16 if use_lora else torch.float32)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed"])
+def test_the_reference_pass_computes_as_training_does(config_in, precision):
+    """Under autocast in all but float32: norms of a tower in bfloat16 are float32 there, and only there."""
+    device = torch.device("cpu")
+    with autocast_context(precision, device):
+        assert torch.is_autocast_enabled("cpu") == training_arguments(config_in(), precision, device).bf16
+
+
+def test_products_of_a_bfloat16_model_s_adapter_are_bfloat16(vlm, config_in):
+    """Its weights are float32 and so is what comes out of a norm; in float32 it would take twice the time."""
+    vlm.model.to(torch.bfloat16)
+    seen = set()
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            for name, module in model.named_modules():
+                if name.endswith(("lora_A.default", "lora_B.default")):
+                    module.register_forward_hook(lambda m, a, out: seen.add((m.weight.dtype, out.dtype)))
+
+    train(vlm, make_pairs(3), config_in(use_lora=True, lora_r=4, max_steps=1), callbacks=[Look()])
+    assert seen == {(torch.float32, torch.bfloat16)}
+
+
+def test_float32_is_not_had_with_bfloat16_weights(vlm, config_in):
+    vlm.model.to(torch.bfloat16)
+    with pytest.raises(UserError, match=r"--bf16 false.*the weights are bfloat16"):
+        train(vlm, make_pairs(3), config_in(bf16=False, use_lora=True))
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_precision_is_not_set_behind_the_reference_pass(vlm, config_in, name):
+    with pytest.raises(UserError, match=rf"trainer: {name}.*set for the reference pass too") as error:
+        train(vlm, make_pairs(3), config_in(trainer={name: True}))
+    assert "--bf16" in error.value.fix
 
 
 def test_gradient_checkpointing_changes_nothing(tiny_llava, config_in, tmp_path):

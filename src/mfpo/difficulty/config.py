@@ -50,8 +50,9 @@ class RankConfig:
     per_device_batch_size: int = 16
     """Rows scored at once; each is three sequences."""
     precision: Precision = "auto"
-    """float32, bfloat16 weights, or mixed (float32 weights, bfloat16 matrix products). Training in another
-    precision does not use the scores; auto is what LoRA training chooses on this machine."""
+    """float32, bfloat16 (weights too) or mixed (float32 weights); both of the latter have bfloat16 matrix
+    products and float32 norms. Training in another precision does not use the scores; auto is what LoRA
+    training chooses on this machine."""
     semantic: bool = False
     """Also sample answers to every row and store their semantic entropy, for difficulty `semantic`."""
     semantic_samples: int = 10

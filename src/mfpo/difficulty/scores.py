@@ -130,7 +130,7 @@ def compute_scores(
         images: Encoder of the model's pictures.
         sequences: Sequences to score; ``chosen`` must be the first.
         batch_size: Rows at once.
-        precision: ``mixed`` computes in bfloat16 whatever the weights are.
+        precision: What the model computes in; all but ``float32`` is under autocast, as training is.
         layout: How the sequences are laid out.
         progress: Whether to show a bar.
         tokens: Whether the log-probability of each token is kept.
@@ -209,5 +209,10 @@ def _score_rows(
 
 
 def autocast_context(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which a model of that precision runs."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "mixed" else nullcontext()
+    """The context in which a model of that precision runs, in training and outside of it.
+
+    Also with bfloat16 weights, since training has it there too: it computes layer norms in float32.
+    """
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

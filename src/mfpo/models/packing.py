@@ -26,6 +26,10 @@ TREE_ATTENTION = "sdpa_trees"
 """Name under which `transformers` finds the attention over trees; without trees it is plain ``sdpa``."""
 
 
+RECOMPILE_LIMIT = 64
+"""Kernels that FlexAttention may have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """Lengths of a prompt and of the responses behind it, in tokens.
@@ -116,12 +120,8 @@ class Forest:
 
     def block_mask(self, device: torch.device) -> BlockMask:
         """The mask as FlexAttention takes it, which skips what no token of a block sees."""
-        from torch._dynamo import config as compiler
         from torch.nn.attention.flex_attention import create_block_mask
 
-        # Kernels with and without gradients, of fixed and of free length, are soon more than the limit (8),
-        # past which attention is computed without one, in memory that grows with the square of T.
-        compiler.recompile_limit = max(compiler.recompile_limit, 64)
         trees, branches = (ids.to(device) for ids in self.branches())
 
         def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -194,6 +194,24 @@ def set_tree_attention(model: nn.Module, enabled: bool) -> None:
         config: Any = getattr(module, "config", None)
         if getattr(config, "_attn_implementation", None) == old:
             config._attn_implementation_internal = new
+
+
+def allow_recompiling(model: nn.Module) -> None:
+    """Let FlexAttention have more kernels than torch compiles by default, if the model uses it.
+
+    Kernels with and without gradients, of fixed and of free length, are soon more than eight; past that limit
+    attention is computed without a kernel, in memory that grows with the square of T. An override of the
+    limit holds in the thread that makes it, and layers that are computed again in the backward pass are run
+    by another thread, so it is the default that is raised.
+    """
+    if unwrap(model).get_decoder().config._attn_implementation != "flex_attention":
+        return
+    from torch._dynamo import config as compiler
+
+    compiler.recompile_limit = max(compiler.recompile_limit, RECOMPILE_LIMIT)
+    default = getattr(compiler, "_config", {}).get("recompile_limit")
+    if default is not None:
+        default.default = max(default.default, RECOMPILE_LIMIT)
 
 
 def tree_inputs(model: nn.Module, forest: Forest, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -36,6 +36,12 @@ def training_arguments(config: TrainConfig, precision: Precision, device: torch.
     """
     known = {item.name for item in fields(TrainingArguments) if item.init}
     for name in config.trainer:
+        if name in ("bf16", "fp16"):
+            raise UserError(
+                "the precision is set for the reference pass too",
+                where=f"trainer: {name}",
+                fix="set --bf16 true or false; float16 is not supported, since its small gradients become 0",
+            )
         if name not in known:
             raise UserError(f"unknown training argument {name!r}", where="trainer", fix=nearest(name, known))
     learning_rate = config.learning_rate

@@ -234,8 +234,19 @@ def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
 
 
 def precision_of(vlm: VLM, config: TrainConfig) -> Precision:
-    """What a model with these weights computes in."""
+    """What a model with these weights computes in.
+
+    Raises:
+        UserError: The settings ask for float32 and the weights are bfloat16.
+    """
     if vlm.model.dtype == torch.bfloat16:
+        if config.bf16 is False:
+            raise UserError(
+                "the weights are bfloat16"
+                + (", as those beside 4-bit ones are" if config.load_in_4bit else ""),
+                where="--bf16 false",
+                fix="leave it out, or load the model in float32",
+            )
         return "bfloat16"
     return "mixed" if wants_bf16(config, vlm.device) else "float32"
 
