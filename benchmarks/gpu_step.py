@@ -1,13 +1,14 @@
 """A training step of a LLaVA-1.5-7B on one GPU: `mfpo train` in several ways, published code and TRL.
 
-    python benchmarks/gpu_step.py                         # all sides; --tiny for a model that a CPU can train
+    python benchmarks/gpu_step.py                         # all sides
+    python benchmarks/gpu_step.py --tiny                  # a small model, and the sides that a CPU has
     python benchmarks/gpu_step.py --sides ours plain trl
     python benchmarks/gpu_step.py --accuracy              # errors of bfloat16, shared prompts against plain
 
 The model has the shape of LLaVA-1.5-7B and random weights; its checkpoint, with tokenizer and rows, is
-written once to `--folder` (14 GB). Rows have pictures of 336 pixels, which are 576 tokens, and answers of 60
-to 120 words of about a token. LoRA of rank 128 on the language model, frozen weights in bfloat16, gradient
-checkpointing, batches of four rows, three epochs, AdamW.
+written once to `--folder` (14 GB; with `--tiny` to another one, some MB). Rows have pictures of 336 pixels,
+which are 576 tokens, and answers of 60 to 120 words of about a token. LoRA of rank 128 on the language
+model, frozen weights in bfloat16, gradient checkpointing, batches of four rows, three epochs, AdamW.
 
 `ours` is `mfpo train` as it comes; `plain` is `mfpo train --shared_prefix off --reference adapter`: six plain
 sequences a row in each step, logits at response positions only. `published` encodes pictures in every pass
@@ -41,6 +42,7 @@ from transformers import LlavaForConditionalGeneration, TrainerCallback
 
 from mfpo.data.folder import open_dataset
 from mfpo.data.writer import DatasetWriter
+from mfpo.difficulty.config import Precision
 from mfpo.difficulty.scores import compute_scores
 from mfpo.models.load import VLM, default_device, load_vlm
 from mfpo.models.logprobs import PLAIN, Layout, score_responses
@@ -84,6 +86,9 @@ SIDES: dict[str, dict[str, Any]] = {
 }
 """Settings of `mfpo train` that are a side's own. `4-bit` comes last, since its model stays loaded."""
 KERNELS = ("sdpa", "eager", "flex_attention")
+GPU_ONLY = ("flex", "4-bit")
+LEFT_OUT = 2
+"""Steps at the beginning that are not counted: kernels are compiled and memory is taken from the system."""
 
 
 def write_model(folder: Path, shape: Shape) -> None:
@@ -203,7 +208,7 @@ def measure(side: str, vlm: VLM, config: TrainConfig, shape: Shape) -> dict[str,
             with adapted.disable_adapter():
                 reference = reference_seconds(replace(vlm, model=adapted), config, layout)
     vlm.model = adapted.unload()
-    step = statistics.median(times.seconds[2:])
+    step = statistics.median(times.seconds[LEFT_OUT:])
     batch_size = config.per_device_train_batch_size
     costs = row_costs(shape, "lora", 2 if config.objective == "dpo" else 3)
     laid_out = "shared" if layout.shared else "plain"
@@ -232,7 +237,9 @@ def reference_seconds(vlm: VLM, config: TrainConfig, layout: Layout) -> float:
     images = ImageEncoder(vlm.model)
     synchronize()
     started = time.perf_counter()
-    compute_scores(vlm.model, rows, images, kinds, batch_size=size, layout=layout, progress=False)
+    precision: Precision = "bfloat16" if vlm.model.dtype == torch.bfloat16 else "float32"
+    options: dict[str, Any] = {"batch_size": size, "layout": layout, "precision": precision}
+    compute_scores(vlm.model, rows, images, kinds, progress=False, **options)
     synchronize()
     return (time.perf_counter() - started) / len(rows)
 
@@ -383,18 +390,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, help="all that the machine has if not given")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument(
-        "--folder", default="gpu-step", help="for the checkpoint, the rows and what is trained"
+        "--folder", help="for the checkpoint, the rows and what is trained; runs/gpu-step if not given"
     )
     parser.add_argument("--tiny", action="store_true", help="a model of two layers")
     parser.add_argument("--accuracy", action="store_true", help="errors of bfloat16, and no times")
     parser.add_argument("--write", action="store_true", help="write checkpoint and rows, and stop")
     parser.add_argument("--kernels", nargs="+", default=KERNELS)
     args = parser.parse_args()
-    shape, folder = TINY if args.tiny else LLAVA_7B, Path(args.folder)
+    if args.rows * EPOCHS // args.batch_size <= LEFT_OUT:
+        parser.error(f"--rows {args.rows}: more than {LEFT_OUT} steps of --batch_size rows are needed")
+    shape = TINY if args.tiny else LLAVA_7B
+    folder = Path(args.folder or ("runs/gpu-step-tiny" if args.tiny else "runs/gpu-step"))
+    sides = args.sides or [side for side in SIDES if torch.cuda.is_available() or side not in GPU_ONLY]
     if args.accuracy:
         lines = accuracy(args.kernels)
         print(table(lines))
@@ -409,7 +420,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     lines: list[dict[str, Any]] = []
     vlm = load(folder)
-    for side in args.sides:
+    for side in sides:
         config = settings(side, folder, shape, args.batch_size)
         if config.load_in_4bit:
             del vlm
@@ -424,7 +435,7 @@ def main() -> None:
 
 
 def load(folder: Path, **options: Any) -> VLM:
-    """The model, and how long that took."""
+    """The model of the folder, with the options of `load_vlm`; prints how long it took."""
     started = time.perf_counter()
     vlm = load_vlm(str(folder / "model"), **options)
     synchronize()

@@ -79,7 +79,7 @@ def test_what_low_precision_may_change_follows_from_the_model(scale, monkeypatch
     model.lm_head.weight.data *= scale
     model.bfloat16()
     # Kernels of a GPU give a row the same numbers in any company.
-    monkeypatch.setattr(layouts._Check, "_company_noise", lambda self: (0.0, 0.0))
+    monkeypatch.setattr(layouts.LayoutCheck, "_company_noise", lambda self: (0.0, 0.0))
     assert choose("llava", model=model).layout.shared
     monkeypatch.setattr(
         Forest, "tail_mask", lambda self, number, device, dtype: torch.zeros(1, 1, dtype=dtype)
@@ -123,9 +123,9 @@ def test_a_mistake_in_the_layout_is_noticed(mistake, precision, monkeypatch):
 
 def test_one_wrong_token_of_many_is_noticed_in_low_precision(monkeypatch):
     """A difference of 1.5 nats at one token is below the noise of the mean over a long answer."""
-    monkeypatch.setattr(layouts._Check, "_company_noise", lambda self: (0.1, 0.4))
-    monkeypatch.setattr(layouts._Check, "_rounding_noise", lambda self: (0.05, 0.3))
-    score = layouts._Check._score
+    monkeypatch.setattr(layouts.LayoutCheck, "_company_noise", lambda self: (0.1, 0.4))
+    monkeypatch.setattr(layouts.LayoutCheck, "_rounding_noise", lambda self: (0.05, 0.3))
+    score = layouts.LayoutCheck._score
     rows = Rows(tiny_rows("llava", 2))
 
     def one_off(self, layout, rows):
@@ -134,7 +134,7 @@ def test_one_wrong_token_of_many_is_noticed_in_low_precision(monkeypatch):
             found[0, 1] += off
         return found
 
-    monkeypatch.setattr(layouts._Check, "_score", one_off)
+    monkeypatch.setattr(layouts.LayoutCheck, "_score", one_off)
     model = tiny_model("llava").bfloat16()
     off = 0.5
     assert choose_layout(model, rows, SEQUENCES, nullcontext()).layout.shared

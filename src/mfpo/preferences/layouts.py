@@ -67,7 +67,7 @@ def choose_layout(
     allow_recompiling(model)
     if setting == "off":
         return LayoutChoice(PLAIN, "plain sequences, as set")
-    check = _Check(model, _first_rows(rows), sequences, rows.encoder.pad_token_id, autocast)
+    check = LayoutCheck(model, _first_rows(rows), sequences, rows.encoder.pad_token_id, autocast)
     chunked = not changes_logits(model)
     problem = check.problem(Layout(shared=True, chunked=chunked))
     if problem is None:
@@ -93,8 +93,19 @@ def _first_rows(rows: EncodedRows) -> list[EncodedRow]:
     return found
 
 
-class _Check:
-    """Compares layouts with the plain one."""
+class LayoutCheck:
+    """Compares layouts with the plain one.
+
+    Args:
+        model: The model.
+        rows: Rows that are scored.
+        sequences: Their sequences.
+        pad_token_id: Fills plain sequences up.
+        autocast: Context of the precision that the model computes in.
+
+    Attributes:
+        allowed: Mean and largest difference that a layout may have, in nats.
+    """
 
     def __init__(
         self,
@@ -146,16 +157,19 @@ class _Check:
         sizes = (found - self.expected).abs()
         return float(sizes.sum() / (self.expected != 0).sum()), float(sizes.max())
 
+    def differences(self, layout: Layout) -> Sizes:
+        """What a layout makes of the log-probabilities; the model's attention is set to it."""
+        set_tree_attention(self.model, layout.shared)
+        return self._differences(self._score(layout, self.rows))
+
     def problem(self, layout: Layout) -> str | None:
         """Why the layout must not be used, None if it may."""
         if not self.rows:
             return "no row can be read"
-        set_tree_attention(self.model, layout.shared)
         try:
-            found = self._score(layout, self.rows)
+            mean, largest = self.differences(layout)
         except (ValueError, TypeError, RuntimeError, KeyError, NotImplementedError) as error:
             return str(error).strip().partition("\n")[0] or type(error).__name__
-        mean, largest = self._differences(found)
         # Not `>`, which NaN is not either.
         if not largest <= self.allowed[1]:
             return f"log-probabilities differ by {largest:.2g} ({self.allowed[1]:.2g} is allowed)"
