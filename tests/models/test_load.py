@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 import torch
+from huggingface_hub import constants
+from transformers import AutoModelForImageTextToText
 
 from mfpo.errors import UserError
+from mfpo.models import hub
+from mfpo.models.hub import require_reachable
 from mfpo.models.load import adapter_base, load_processor, load_vlm
 
 
@@ -51,3 +57,28 @@ def test_what_can_only_be_a_folder_is_not_asked_for_on_the_hub(name: str) -> Non
     for load in (load_vlm, load_processor):
         with pytest.raises(UserError, match="no such folder"):
             load(name)
+
+
+def test_without_a_way_to_the_hub_a_name_is_refused_at_once(monkeypatch, tmp_path):
+    def no_address(*_):
+        raise socket.gaierror("Name or service not known")
+
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(
+        AutoModelForImageTextToText, "from_pretrained", lambda *_, **__: pytest.fail("the Hub was asked")
+    )
+    for load in (load_vlm, load_processor):
+        with pytest.raises(UserError, match=r"no such folder, and huggingface\.co cannot be reached"):
+            load("llava-hf/lava-1.5-7b-hf")
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "llava-hf/lava-1.5-7b-hf"}')
+    with pytest.raises(UserError, match=r"lava-1\.5-7b.*cannot be reached"):
+        load_vlm(str(tmp_path))
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: "/cache/config.json")
+    require_reachable("llava-hf/llava-1.5-7b-hf")
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    require_reachable("llava-hf/llava-1.5-7b-hf")

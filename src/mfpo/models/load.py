@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mfpo.errors import UserError, nearest
+from mfpo.models.hub import require_reachable
 from mfpo.models.quantize import four_bit
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ def load_processor(
     Raises:
         UserError: Nothing can be opened under that name.
     """
-    _check_path(model_name_or_path)
     base = adapter_base(model_name_or_path) or model_name_or_path
+    _check_path(base, revision)
     try:
         return AutoProcessor.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -137,7 +138,8 @@ def load_vlm(
         UserError: Nothing can be opened under that name, it cannot be held in 4 bits here, or there is no
             such attention kernel.
     """
-    _check_path(model_name_or_path)
+    base = adapter_base(model_name_or_path)
+    _check_path(base or model_name_or_path, revision)
     target = torch.device(device) if device is not None else default_device()
     if dtype == "checkpoint":
         dtype = "auto"
@@ -146,7 +148,6 @@ def load_vlm(
     quantised: dict[str, Any] = {}
     if load_in_4bit:
         quantised = {"quantization_config": four_bit(target), "device_map": {"": target}}
-    base = adapter_base(model_name_or_path)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             base or model_name_or_path,
@@ -174,19 +175,24 @@ def load_vlm(
     return VLM(model=model.eval(), processor=processor, name=model_name_or_path)
 
 
-def _check_path(model_name_or_path: str) -> None:
-    """Refuse what can only be a folder and is none, before the Hub is asked for it.
+def _check_path(model_name_or_path: str, revision: str | None) -> None:
+    """Refuse what is no folder and cannot be had from the Hub, before the Hub is asked for it.
 
     Args:
         model_name_or_path: Checkpoint folder, adapter folder or Hub name (``name`` or ``owner/name``).
+        revision: Branch, tag or commit on the Hub.
 
     Raises:
-        UserError: There is no such folder, and it is no name of the Hub.
+        UserError: There is no such folder, and it is no name of the Hub or there is no way to the Hub.
     """
     path = Path(model_name_or_path)
     on_hub = len(path.parts) <= 2 and not model_name_or_path.startswith((".", "/", "~"))
     if not on_hub and not path.exists():
         raise _not_loadable(model_name_or_path, FileNotFoundError("there is no such folder"))
+    try:
+        require_reachable(model_name_or_path, revision)
+    except ConnectionError as error:
+        raise _not_loadable(model_name_or_path, error) from None
 
 
 def adapter_base(model_name_or_path: str) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from mfpo.errors import UserError
+from mfpo.models.hub import require_reachable
 from mfpo.preferences.keyword_config import KeywordConfig
 
 DEFAULT_EMBEDDER = KeywordConfig.embedding_model
@@ -69,6 +70,7 @@ class Embedder:
         self.name = model_name_or_path
         source = _packaged_folder() if model_name_or_path == DEFAULT_EMBEDDER else model_name_or_path
         try:
+            require_reachable(source)
             with _quiet_loading():
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
                 model: Any = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mfpo.errors import UserError
+from mfpo.models.hub import require_reachable
 
 _BATCH_SIZE = 32
 
@@ -28,6 +29,7 @@ class Entailment:
 
         where = f"--entailment_model {model_name_or_path}"
         try:
+            require_reachable(model_name_or_path)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model_name_or_path)
             model: Any = AutoModelForSequenceClassification.from_pretrained(
                 model_name_or_path, dtype=torch.float32, use_safetensors=True

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mfpo.errors import UserError
+from mfpo.models.hub import require_reachable
 from mfpo.models.load import default_device, default_dtype, named_dtype
 from mfpo.preferences.regions.base import RegionOptions
 
@@ -40,6 +41,7 @@ class Checkpoint:
             UserError: It is not here and cannot be had.
         """
         try:
+            require_reachable(self.name, self.revision)
             return cls.from_pretrained(self.name, revision=self.revision, **options)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise _not_loadable(self, error) from None
