@@ -146,13 +146,20 @@ def test_words_are_marked_and_long_answers_are_cut() -> None:
 def test_what_is_right_is_said_where_the_record_knows_it() -> None:
     right = [
         section(scored({"a": "mug"}, **more)).items[0].truth
-        for more in ({}, {"label": "no"}, {"mscoco_gt_words": ["bench", "dog"]}, {"mscoco_gt_words": []})
+        for more in (
+            {},
+            {"label": "no"},
+            {"mscoco_gt_words": ["bench", "dog"]},
+            {"mscoco_gt_words": []},
+            {"reference_answer": "Two.", "in_picture": "mug, cat"},
+        )
     ]
     assert right == [
         "",
         "Right answer: no",
         "In the picture: bench, dog",
         "In the picture: none of the objects",
+        "Reference answer: Two.\nIn the picture: mug, cat",
     ]
 
 

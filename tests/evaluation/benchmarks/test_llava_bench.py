@@ -89,6 +89,7 @@ def test_quirk_failure_is_minus_1(data_dir: Path) -> None:
     assert strict.metrics["all"] == pytest.approx(18 / 27 * 100)
     assert official.metrics["parse_failures"] == strict.metrics["parse_failures"] == 0.25
     assert official.items[3]["tuple"] == [-1, -1]
+    assert [item["reference_answer"] for item in official.items] == [f"Reference {at}" for at in range(4)]
 
 
 @pytest.mark.parametrize(

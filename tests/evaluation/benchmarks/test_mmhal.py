@@ -54,6 +54,8 @@ def test_saved_replies_by_hand(data_dir: Path) -> None:
     assert result.metrics["score"] == 2.5
     assert result.metrics["hallucination_rate"] == 0.5
     assert result.metrics["parse_failures"] == 0
+    known = {(item["reference_answer"], item["in_picture"]) for item in result.items}
+    assert known == {("Truth {}.", "Cat, Dog")}, "for the report"
     for position, kind in enumerate(TYPES):
         ratings = [at % 6 for at in range(position, 96, 8)]
         assert result.metrics[f"score_{kind}"] == sum(ratings) / 12

@@ -210,7 +210,13 @@ class LlavaBenchmark(Benchmark):
             raise UserError(f"the judge's review of question {item.id} is missing", fix="judge all answers")
         strict = self.settings.mode == "strict"
         scores = parse_scores(reply, strict=strict)
-        counts = {"question_id": int(item.id), "reply": reply, "answers": 1, "unparsed": int(scores is None)}
+        counts = {
+            "question_id": int(item.id),
+            "reference_answer": item.truth.answer,
+            "reply": reply,
+            "answers": 1,
+            "unparsed": int(scores is None),
+        }
         if scores is None:
             return counts | (
                 {} if strict else {"reference_score": -1.0, "model_score": -1.0, "tuple": [-1, -1]}

@@ -156,6 +156,8 @@ class MmhalBenchmark(Benchmark):
         counted = 0 if rating is None and not strict else rating
         return {
             "kind": item.truth[2] if strict else item.kind,
+            "in_picture": item.truth[0],
+            "reference_answer": item.truth[1],
             "reply": reply,
             "answers": 1,
             "unparsed": int(rating is None),

@@ -130,7 +130,10 @@ def _truth(record: Record) -> str:
     """What is right, where the record says it."""
     if "mscoco_gt_words" in record:
         return f"In the picture: {', '.join(map(str, record['mscoco_gt_words'])) or 'none of the objects'}"
-    return f"Right answer: {record['label']}" if record.get("label") else ""
+    if record.get("label"):
+        return f"Right answer: {record['label']}"
+    known = (("Reference answer", "reference_answer"), ("In the picture", "in_picture"))
+    return "\n".join(f"{words}: {record[name]}" for words, name in known if record.get(name))
 
 
 def _changes(
