@@ -116,6 +116,8 @@ def test_fingerprint_changes_with_all_that_matters_and_nothing_else(vlm):
         of([*pairs[:2], replace(pairs[2], noise=Noise(seed=99))]),
         of([*pairs[:2], replace(pairs[2], regions=())]),
         of(noise=NoiseOverride(step=700)),
+        of(noise=NoiseOverride(feather=0.1)),
+        of(noise=NoiseOverride(step=300, step_max=700)),
         of(max_length=30),
         of(precision="mixed"),
     ]
@@ -128,11 +130,14 @@ def test_fingerprint_changes_with_all_that_matters_and_nothing_else(vlm):
     assert len({base, *different}) == 1 + len(different)
 
 
-def test_training_uses_what_rank_stored(vlm, dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "noise", [{}, {"noise_step": 300, "noise_step_max": 950, "noise_feather": 0.1}], ids=["own", "drawn"]
+)
+def test_training_uses_what_rank_stored(vlm, dataset, tmp_path, monkeypatch, noise):
     from mfpo.training import train as module
     from mfpo.training.config import TrainConfig
 
-    rank(vlm, RankConfig(dataset=str(dataset)), "float32")
+    rank(vlm, RankConfig(dataset=str(dataset), **noise), "float32")
     monkeypatch.setattr(store, "compute_scores", lambda *a, **k: pytest.fail("scored again"))
     for objective in ("dpo", "mfpo"):
         config = TrainConfig(
@@ -141,6 +146,7 @@ def test_training_uses_what_rank_stored(vlm, dataset, tmp_path, monkeypatch):
             max_steps=1,
             learning_rate=0.0,
             trainer={"disable_tqdm": True},
+            **noise,
         )
         module.train(vlm, open_dataset(dataset), config, stored_scores=dataset / "reference")
 

@@ -2,19 +2,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.catalog import packaged
 from mfpo.experiments.measures import GivenData
-from mfpo.experiments.plan import Plan, make_plan
+from mfpo.experiments.plan import Plan, make_plan, ranking_of
 from mfpo.experiments.scene_steps import SceneLlava, SceneRows
 from mfpo.experiments.step import GivenModel, GivenRows
 from mfpo.experiments.steps import Measurement, Training
 from mfpo.experiments.store import Store
 from mfpo.experiments.tuned import Tuned
 from mfpo.experiments.worlds import RealWorld, SceneWorld
+from mfpo.preferences.encoding import NoiseOverride
 from mfpo.scenes.config import DifficultySettings
 from mfpo.training.config import TrainConfig
 
@@ -99,6 +101,19 @@ def test_arms_of_one_noise_share_a_reference_pass() -> None:
     assert len(set(rankings.values())) == len(rankings) - 1
     semantic = plan("table7").trainings["semantic"][(0, 0)].ranking
     assert semantic is not None and semantic.semantic and training().ranking in semantic.needs
+
+
+@pytest.mark.parametrize(
+    "change", [{"noise_step_max": 950}, {"noise_feather": 0.1}, {"noise_schedule": "ddpm-linear"}]
+)
+def test_arms_of_another_noise_have_a_reference_pass_of_their_own(change: dict[str, Any]) -> None:
+    one = training()
+    config = replace(one.config, noise_step=900)
+    both = config, replace(config, **change)
+    passes = [ranking_of(settings, one.rows, one.model, 10) for settings in both]
+    assert passes[0] is not None and passes[1] is not None
+    assert passes[0].digest != passes[1].digest
+    assert passes[1].noise == NoiseOverride.of(both[1], "region")
 
 
 def test_decoding_is_measured_on_the_model_before_training() -> None:

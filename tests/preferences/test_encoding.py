@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
 from mfpo.data.images import open_image
+from mfpo.difficulty.config import RankConfig
 from mfpo.errors import RowError, UserError
 from mfpo.models.load import load_processor
 from mfpo.models.logprobs import IGNORE
@@ -16,6 +17,7 @@ from mfpo.preferences.noise import draw_step
 from mfpo.preferences.regions.masks import encode_rle
 from mfpo.preferences.rejected import rejected_inputs
 from mfpo.records import ImageSource, Noise, Region, assistant_message, user_message
+from mfpo.training.config import TrainConfig
 from preference_rows import make_pair, make_pairs, png
 
 IMAGE_TOKENS = 16
@@ -69,6 +71,31 @@ def test_steps_drawn_for_rows_are_those_of_their_seeds():
     assert NoiseOverride().apply(noises[0]) == noises[0], "the rows' own"
     with pytest.raises(UserError, match="--noise_step_max"):
         NoiseOverride(step_max=900)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"step": -300, "step_max": 900}, "noise step -300"),
+        ({"step": 1200}, "noise step 1200"),
+        ({"feather": 5.0}, "--noise_feather"),
+        ({"scope": "regoin"}, "did you mean 'region'"),
+        ({"schedule": "linear"}, "--noise_schedule"),
+    ],
+)
+def test_a_wrong_override_is_told_before_a_row_is_read(settings, says):
+    with pytest.raises(UserError, match=says):
+        NoiseOverride(**settings)
+
+
+@pytest.mark.parametrize("kind", [RankConfig, TrainConfig])
+def test_commands_hand_all_their_noise_settings_on(kind):
+    given = {"noise_step": 300, "noise_step_max": 900, "noise_schedule": "ddpm-linear", "noise_feather": 0.1}
+    names = {item.name for item in fields(kind) if item.name.startswith("noise_")}
+    assert names == {*given, "noise_scope"}
+    expected = NoiseOverride("crop", step=300, schedule="ddpm-linear", step_max=900, feather=0.1)
+    assert NoiseOverride.of(kind(noise_scope="crop", **given)) == expected
+    assert NoiseOverride.of(kind(**given), "crop") == expected
 
 
 def test_region_noise_leaves_the_rest_of_the_image(processor):

@@ -206,6 +206,28 @@ def test_another_order_of_rows_is_refused(load, config_in):
         train(load(), make_pairs(6), config_in(max_steps=3, seed=1, resume_from_checkpoint="last"))
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"noise_feather": 0.1}, r"noise was .*'feather': None.* is .*'feather': 0.1"),
+        ({"noise_step": 100}, "noise was"),
+        ({"image_weight": 0.5}, "weights was"),
+        ({"beta": 0.2}, "beta was 0.1, is 0.2"),
+        ({"objective": "dpo"}, "objective was mfpo, is dpo"),
+    ],
+)
+def test_another_noise_or_loss_is_refused(load, config_in, change, says):
+    train(load(), make_pairs(6), config_in(max_steps=3, save_steps=2))
+    again = config_in(max_steps=3, resume_from_checkpoint="last", **change)
+    with pytest.raises(UserError, match=says):
+        train(load(), make_pairs(6), again)
+
+
+def test_settings_that_are_spelt_out_are_the_same_settings(load, config_in):
+    train(load(), make_pairs(6), config_in(max_steps=3, save_steps=2))
+    train(load(), make_pairs(6), config_in(max_steps=3, beta=0.1, resume_from_checkpoint="last"))
+
+
 def test_old_checkpoints_are_removed(load, config_in, tmp_path):
     train(load(), make_pairs(6), config_in(max_steps=4, save_steps=1, trainer={"save_total_limit": 2}))
     names = {path.name for path in (tmp_path / "run").glob("*checkpoint*")}

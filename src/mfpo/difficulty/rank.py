@@ -55,7 +55,9 @@ def run(config: RankConfig) -> RankResult | None:
             raise UserError("a required setting is missing", where=f"--{name}")
     if config.per_device_batch_size < 1:
         raise UserError("must be at least 1", where=f"--per_device_batch_size {config.per_device_batch_size}")
-    open_dataset(config.dataset)  # a mistake here must not cost the loading of a model
+    # A mistake here must not cost the loading of a model.
+    NoiseOverride.of(config)
+    open_dataset(config.dataset)
     device = process_device()
     precision = choose_precision(config.precision)
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
@@ -73,13 +75,7 @@ def run(config: RankConfig) -> RankResult | None:
 def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult | None:
     """As [`run`], with a model that is already loaded in the given precision."""
     dataset = open_dataset(config.dataset)
-    noise = NoiseOverride(
-        config.noise_scope,
-        config.noise_step,
-        config.noise_schedule,
-        config.noise_step_max,
-        config.noise_feather,
-    )
+    noise = NoiseOverride.of(config)
     rows = EncodedRows(
         dataset, RowEncoder(vlm.processor, max_length=config.max_length, noise=noise), cache_bytes=0
     )

@@ -11,6 +11,7 @@ from mfpo.experiments.schema import MEASURES, Arm, Experiment
 from mfpo.experiments.step import Model, Rows
 from mfpo.experiments.steps import Measurement, Ranking, Training
 from mfpo.experiments.tuned import Tuned
+from mfpo.preferences.encoding import NoiseOverride
 from mfpo.training.config import TrainConfig
 from mfpo.training.objectives import OBJECTIVES
 
@@ -137,16 +138,11 @@ def ranking_of(config: TrainConfig, rows: Rows, model: Model, semantic_samples: 
     objective = OBJECTIVES.get(config.objective)
     if config.reference != "precomputed" or objective is None or objective.reference != "sequences":
         return None
-    scope = config.noise_scope if config.noise_scope is not None else objective.noise_scope
-    semantic = config.difficulty == "semantic"
     return Ranking(
         rows,
         model,
-        scope,
-        noise_step=config.noise_step,
-        noise_step_max=config.noise_step_max,
-        noise_feather=config.noise_feather,
-        semantic=semantic,
+        NoiseOverride.of(config, objective.noise_scope),
+        semantic=config.difficulty == "semantic",
         semantic_samples=semantic_samples,
     )
 

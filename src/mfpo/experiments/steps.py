@@ -5,7 +5,7 @@ Each goes through the function behind the verb of the same name, so what runs he
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from mfpo.data.files import write_json
 from mfpo.experiments.measures import Measuring
 from mfpo.experiments.scene_steps import SceneLlava
 from mfpo.experiments.step import DATA_CODE, Model, Place, Rows, Step, code
-from mfpo.records import Scope
+from mfpo.preferences.encoding import NoiseOverride
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 
 TRAINING_CODE = (*DATA_CODE, "difficulty", "training")
@@ -32,10 +32,7 @@ class Ranking(Step):
     Attributes:
         rows: The rows.
         model: The reference.
-        noise_scope: In place of the rows' own.
-        noise_step: In place of the rows' own.
-        noise_step_max: Largest step that a row may get.
-        noise_feather: In place of the rows' own.
+        noise: In place of the rows' own.
         semantic: Also the semantic entropies.
         semantic_samples: Answers sampled for them, of each row.
         batch_size: Rows scored at once.
@@ -44,10 +41,7 @@ class Ranking(Step):
     kind: ClassVar[str] = "rankings"
     rows: Rows
     model: Model
-    noise_scope: Scope | None = None
-    noise_step: int | None = None
-    noise_step_max: int | None = None
-    noise_feather: float | None = None
+    noise: NoiseOverride = field(default_factory=NoiseOverride)
     semantic: bool = False
     semantic_samples: int = 10
     batch_size: int = 32
@@ -66,10 +60,7 @@ class Ranking(Step):
     def depends(self) -> dict[str, Any]:
         """Noise and code."""
         settings: dict[str, Any] = {
-            "noise_scope": self.noise_scope,
-            "noise_step": self.noise_step,
-            "noise_step_max": self.noise_step_max,
-            "noise_feather": self.noise_feather,
+            "noise": asdict(self.noise),
             "semantic": self.semantic_samples if self.semantic else None,
             "batch_size": self.batch_size,
         }
@@ -88,10 +79,11 @@ class Ranking(Step):
             RankConfig(
                 dataset=str(self.rows.dataset(place(self.rows))),
                 model_name_or_path=str(place(self.model)),
-                noise_scope=self.noise_scope,
-                noise_step=self.noise_step,
-                noise_step_max=self.noise_step_max,
-                noise_feather=self.noise_feather,
+                noise_scope=self.noise.scope,
+                noise_step=self.noise.step,
+                noise_step_max=self.noise.step_max,
+                noise_schedule=self.noise.schedule,
+                noise_feather=self.noise.feather,
                 per_device_batch_size=self.batch_size,
                 semantic=self.semantic,
                 semantic_samples=self.semantic_samples,

@@ -15,7 +15,7 @@ from mfpo.data.images import open_image
 from mfpo.errors import RowError
 from mfpo.models.chat import render_prompt, render_response
 from mfpo.models.vision import ImageInputs, batch_images
-from mfpo.preferences.noise import check_step_range, draw_step
+from mfpo.preferences.noise import check_noise, check_step_range, draw_step
 from mfpo.preferences.rejected import rejected_inputs, stored_rejected
 from mfpo.records import Messages, Noise, PreferencePair, Schedule, Scope
 
@@ -41,6 +41,30 @@ class Rows(Protocol):
         """All rows in their order."""
 
 
+class NoiseSettings(Protocol):
+    """Settings of a command that replace the noise of rows, see [`NoiseOverride`]."""
+
+    @property
+    def noise_scope(self) -> Scope | None:
+        """Where the noise is."""
+
+    @property
+    def noise_step(self) -> int | None:
+        """Diffusion step, or the smallest one."""
+
+    @property
+    def noise_step_max(self) -> int | None:
+        """The largest step."""
+
+    @property
+    def noise_schedule(self) -> Schedule | None:
+        """Noise schedule."""
+
+    @property
+    def noise_feather(self) -> float | None:
+        """Width over which the noise fades out."""
+
+
 @dataclass(frozen=True, slots=True)
 class NoiseOverride:
     """Settings that replace those a row was built with; None leaves the row's own.
@@ -53,7 +77,7 @@ class NoiseOverride:
         feather: Width over which the noise fades out.
 
     Raises:
-        UserError: ``step_max`` without ``step``, below it or no step.
+        UserError: A setting is out of range, or ``step_max`` stands without ``step`` or below it.
     """
 
     scope: Scope | None = None
@@ -64,6 +88,24 @@ class NoiseOverride:
 
     def __post_init__(self) -> None:
         check_step_range(self.step, self.step_max)
+        given = {name: getattr(self, name) for name in ("scope", "step", "schedule", "feather")}
+        check_noise(replace(Noise(), **{name: value for name, value in given.items() if value is not None}))
+
+    @classmethod
+    def of(cls, settings: NoiseSettings, scope: Scope | None = None) -> NoiseOverride:
+        """What the settings of a command ask for.
+
+        Args:
+            settings: The settings of `mfpo rank` or `mfpo train`.
+            scope: Where the noise is if they do not say.
+        """
+        return cls(
+            scope=scope if settings.noise_scope is None else settings.noise_scope,
+            step=settings.noise_step,
+            schedule=settings.noise_schedule,
+            step_max=settings.noise_step_max,
+            feather=settings.noise_feather,
+        )
 
     def apply(self, noise: Noise) -> Noise:
         """The noise that a row gets."""

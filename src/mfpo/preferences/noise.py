@@ -135,7 +135,7 @@ def check_step_range(step: int | None, step_max: int | None) -> None:
     """Check the bounds between which the steps of rows are drawn.
 
     Args:
-        step: The smallest step.
+        step: The smallest step, which is a step by itself, see [`noise_level`].
         step_max: The largest; None where every row gets ``step``.
 
     Raises:

@@ -105,16 +105,20 @@ def rejected_inputs(
     scope = noise.scope
     native = native_mask(image.size, regions, noise)
     feather = noise.feather * min(image.size) if scope in FEATHERED_SCOPES else 0.0
-    coverage = _processed_coverage(image_processor, native, clean, feather)
-    if not coverage.any():
+    mask = _processed_coverage(image_processor, native, clean) > 0
+    if not mask.any():
         scope, feather = "global", 0.0
-        coverage = _processed_coverage(image_processor, np.ones(native.shape, dtype=bool), clean)
-    mask = coverage > 0
+        mask = _processed_coverage(image_processor, np.ones(native.shape, dtype=bool), clean) > 0
     if scope == "erase":
         return RejectedInputs(_process(image_processor, erase(image, native)), scope, mask)
+    strength = mask
+    if feather:
+        # What the region touches has all of the noise, however little of it a shrunk pixel covers.
+        around = _processed_coverage(image_processor, native, clean, feather)
+        strength = torch.where(mask, 1.0, around)
     eps = _draw_noise(image_processor, clean, noise.seed)
-    noised = _noised(clean[PIXELS], coverage if feather else mask, eps, level)
-    return RejectedInputs({**clean, PIXELS: noised}, scope, mask)
+    noised = _noised(clean[PIXELS], strength, eps, level)
+    return RejectedInputs({**clean, PIXELS: noised}, scope, strength > 0)
 
 
 def random_crop_box(size: tuple[int, int], seed: int) -> Box:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +68,21 @@ class AtomicCheckpoints(Trainer):
 
 @dataclass(frozen=True, slots=True)
 class SavedOrder:
-    """The order of training that a checkpoint belongs to.
+    """What a checkpoint was trained on and by: the order of rows, the noise and the loss.
 
     Attributes:
         planned: SHA-256 of the order that was planned before the first step.
         turns: Id and stage of every turn, where the order was changed since; else None.
+        settings: Settings of noise and loss by name, JSON values.
     """
 
     planned: str
     turns: list[tuple[str, int]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``order.json``."""
-        write_json(folder / ORDER_FILE, {"planned": self.planned, "turns": self.turns})
+        write_json(folder / ORDER_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: str | Path) -> SavedOrder | None:
@@ -90,15 +92,32 @@ class SavedOrder:
             return None
         entry = json.loads(path.read_text())
         turns = entry["turns"]
-        return cls(entry["planned"], None if turns is None else [(row, stage) for row, stage in turns])
+        turns = None if turns is None else [(row, stage) for row, stage in turns]
+        return cls(entry["planned"], turns, entry.get("settings", {}))
 
-    def check(self, planned: str, folder: str | Path) -> None:
-        """Refuse to go on with another order.
+    def check(self, now: SavedOrder, folder: str | Path) -> None:
+        """Refuse to go on with other rows, noise or loss.
+
+        Args:
+            now: What the settings of today mean.
+            folder: The checkpoint.
 
         Raises:
-            UserError: The rows, their difficulty or a setting that orders them has changed.
+            UserError: The rows, their difficulty or a setting that orders them has changed, or a setting of
+                noise or loss has.
         """
-        if planned != self.planned:
+        changed = [
+            f"{name} was {before}, is {now.settings[name]}"
+            for name, before in self.settings.items()
+            if name in now.settings and now.settings[name] != before
+        ]
+        if changed:
+            raise UserError(
+                f"the checkpoint was trained otherwise: {'; '.join(changed)}",
+                where=f"--resume_from_checkpoint {folder}",
+                fix="repeat these settings; or start anew with --model_name_or_path set to the checkpoint",
+            )
+        if now.planned != self.planned:
             raise UserError(
                 "the checkpoint belongs to a training with another order of rows",
                 where=f"--resume_from_checkpoint {folder}",

@@ -254,14 +254,11 @@ def precision_of(vlm: VLM, config: TrainConfig) -> Precision:
 def make_encoder(vlm: VLM, config: TrainConfig) -> tuple[Loss, tuple[SequenceKind, ...], RowEncoder]:
     """The loss, the sequences it needs, and the encoder that makes them."""
     loss = make_loss(config)
-    scope = config.noise_scope if config.noise_scope is not None else loss.objective.noise_scope
     sequences = sequences_of(loss)
     encoder = RowEncoder(
         vlm.processor,
         max_length=config.max_length,
-        noise=NoiseOverride(
-            scope, config.noise_step, config.noise_schedule, config.noise_step_max, config.noise_feather
-        ),
+        noise=NoiseOverride.of(config, loss.objective.noise_scope),
         rejected_image="image_rejected" in sequences,
     )
     return loss, sequences, encoder

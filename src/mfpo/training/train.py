@@ -17,7 +17,7 @@ from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, load_vlm, process_device
 from mfpo.models.logprobs import Layout
-from mfpo.preferences.encoding import Rows
+from mfpo.preferences.encoding import NoiseOverride, Rows
 from mfpo.training.arguments import checkpoint_to_resume, reporters
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.loss import make_loss
@@ -145,6 +145,7 @@ def _check_ranges(config: TrainConfig) -> None:
     for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_r"):
         if getattr(config, name) < 1:
             raise UserError(f"must be at least 1, not {getattr(config, name)}", where=f"--{name}")
+    NoiseOverride.of(config)
     for name in ("use_dora", "use_rslora", "load_in_4bit"):
         if getattr(config, name) and not config.use_lora:
             raise UserError("it is a setting of the adapter", where=f"--{name}", fix="add --use_lora")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,8 @@ class PreferenceTrainer(AtomicCheckpoints):
         self.loss_is_scaled_for_ga = False
         self.loss, self.reference, self.images, self.balance = loss, reference, images, balance
         self.skips: list[Skip] = []
-        self.order = SavedOrder(order_digest(turns.turns, turns.rows.ids))
+        settings = {"noise": asdict(turns.rows.encoder.noise), **loss.describe()}
+        self.order = SavedOrder(order_digest(turns.turns, turns.rows.ids), settings=settings)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -163,11 +165,11 @@ class PreferenceTrainer(AtomicCheckpoints):
         """Go on with the order of rows, the sums and the balance of a checkpoint.
 
         Raises:
-            UserError: The checkpoint belongs to another order.
+            UserError: The checkpoint belongs to other rows, noise or loss.
         """
         order = SavedOrder.load(checkpoint)
         if order is not None:
-            order.check(self.order.planned, checkpoint)
+            order.check(self.order, checkpoint)
             self.set_order(order)
         path = Path(checkpoint) / self._sums_file
         saved = json.loads(path.read_text()) if path.is_file() else {"sums": {}, "counts": {}}

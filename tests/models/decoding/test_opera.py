@@ -17,6 +17,7 @@ from mfpo.errors import UserError
 from mfpo.evaluation.decoding import decoding_options, make_decoder
 from mfpo.models.chat import render_prompt
 from mfpo.models.decoding import opera as opera_module
+from mfpo.models.decoding.forward import CachedForward
 from mfpo.models.generation import banned_tokens, generate_batches
 from mfpo.models.load import VLM, load_vlm
 from mfpo.records import user_message
@@ -225,6 +226,36 @@ def test_without_penalty_it_is_the_beam_search_of_transformers(model: str, llava
         generate_batches(vlm, [IMAGE], prompts, max_new_tokens=12, decoder=beam_search, batch_size=1)
     )
     assert vlm.tokenizer.decode(ours, skip_special_tokens=True).strip() == expected
+
+
+@pytest.mark.parametrize("model", ["llava", "llava-next", "qwen2-vl"])
+def test_looking_ahead_at_all_candidates_is_looking_at_each(llava: VLM, model: str) -> None:
+    """One pass over candidates side by side against a pass and a step back for each, of two beams."""
+    vlm = sharpened({"llava": lambda: llava, "llava-next": llava_next, "qwen2-vl": qwen2_vl}[model]())
+    vlm.model.set_attn_implementation("eager")
+    text = render_prompt(vlm.processor, user_message(QUESTION))
+    special = not text.startswith(vlm.tokenizer.bos_token or "\0")
+    inputs = vlm.processor(images=[IMAGE], text=[text], add_special_tokens=special, return_tensors="pt")
+    forward = CachedForward(vlm.model, inputs)
+    with torch.no_grad():
+        first = forward.prefill()
+        forward.repeat(2)
+        beams, candidates = first[0].topk(2).indices[:, None], torch.tensor([[5, 9, 7], [11, 5, 20]])
+        before = forward.step(beams)
+        # Not the candidates' own logits: what they see of what stands before them.
+        forward.rewind(1)
+        forward.step(beams)
+        ahead = forward.look_ahead(candidates)
+        alone = []
+        for column in range(candidates.shape[1]):
+            _, weights = forward.step_with_attention(candidates[:, column : column + 1])
+            alone.append(weights[:, :, 0])
+            forward.rewind(1)
+        forward.rewind(1)
+        after = forward.step(beams)
+    assert torch.allclose(ahead, torch.stack(alone, dim=2), atol=1e-5)
+    assert (ahead[:, :, 0] - ahead[:, :, 1]).abs().max() > 1e-3, "candidates differ in what they look at"
+    assert torch.allclose(before, after, atol=1e-4), "nothing of them stays in cache, mask or positions"
 
 
 def test_the_attention_kernel_is_put_back(llava: VLM) -> None:

@@ -21,7 +21,17 @@ PEOPLE = words(
 """Left out are words that name a thing as often: a ceiling fan, speakers, a table runner, a coach."""
 
 PEOPLE_ALONE = words("batter catcher pitcher")
-"""People only where nothing stands beside the word: there are pitchers of water and cake batter."""
+"""People only where nothing but an article or a number stands beside the word: there are pitchers of water
+and cake batter."""
 
-DEVICES = words("cassette cd dvd media mp3 music record video")
+DETERMINERS = words(
+    "a an another five four her his its my one our several some that the their these this those three two"
+)
+
+DEVICES = words(
+    """
+    audio bluray cassette cd disc disk dvd laserdisc media mp3 mp4 music ray record stereo tape vcr vhs video
+    vinyl
+    """
+)
 """What comes before "player" where that is a thing."""

@@ -12,7 +12,7 @@ from snowballstemmer import stemmer
 
 from mfpo.data.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from mfpo.errors import RowError
-from mfpo.preferences.lexicon.people import DEVICES, PEOPLE, PEOPLE_ALONE
+from mfpo.preferences.lexicon.people import DETERMINERS, DEVICES, PEOPLE, PEOPLE_ALONE
 from mfpo.preferences.regions.masks import (
     box_mask,
     box_of,
@@ -166,8 +166,12 @@ def _as_person(keyword: str, labels: Sequence[str]) -> set[str]:
 
 
 def _person_and_thing(one: str, other: str) -> bool:
-    """Whether two phrases of one stem are a person and a thing, such as a skateboarder and a skateboard."""
-    return _stems(one)[-1:] == _stems(other)[-1:] and _names_people(one) != _names_people(other)
+    """Whether two phrases are a person and the thing that gives the name, such as a skier and skis."""
+    words, others = _words(one), _words(other)
+    if not words or not others or _forms(words[-1]) & _forms(others[-1]):
+        return False
+    stem, longer = sorted((_stems(one)[-1], _stems(other)[-1]), key=len)
+    return longer.startswith(stem) and _names_people(one) != _names_people(other)
 
 
 def _names_people(phrase: str) -> bool:
@@ -175,14 +179,17 @@ def _names_people(phrase: str) -> bool:
     words = _words(phrase)
     if not words:
         return False
-    word = words[-1]
-    forms = {_singular(word), word.removesuffix("s"), word.removesuffix("es")}
-    if word.endswith("ies"):
-        forms.add(word[:-3] + "y")
+    forms = _forms(words[-1])
     if "player" in forms and words[-2:-1] and words[-2] in DEVICES:
         return False
-    alone = len(_split(phrase)) == 1
+    alone = len([word for word in _split(phrase) if word not in DETERMINERS]) == 1
     return any(form in PEOPLE or (alone and form in PEOPLE_ALONE) for form in forms)
+
+
+def _forms(word: str) -> set[str]:
+    """What a word may be the plural of, the word itself included."""
+    forms = {word, _singular(word), word.removesuffix("s"), word.removesuffix("es")}
+    return forms | {word[:-3] + "y"} if word.endswith("ies") else forms
 
 
 def _split(phrase: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -281,6 +281,16 @@ class Loss:
         return replace(
             output, loss=output.loss + settings.weights.sft * sft, terms=output.terms | {"sft": sft}
         )
+
+    def describe(self) -> dict[str, Any]:
+        """Name and settings, JSON values."""
+        return {
+            "objective": self.objective.name,
+            "weights": asdict(self.weights),
+            "beta": self.beta,
+            "eta": self.eta,
+            "options": asdict(self.options),
+        }
 
     @property
     def settings(self) -> Settings:
