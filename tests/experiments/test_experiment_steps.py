@@ -113,7 +113,7 @@ def test_arms_of_another_noise_have_a_reference_pass_of_their_own(change: dict[s
     passes = [ranking_of(settings, one.rows, one.model, 10) for settings in both]
     assert passes[0] is not None and passes[1] is not None
     assert passes[0].digest != passes[1].digest
-    assert passes[1].noise == NoiseOverride.of(both[1], "region")
+    assert passes[1].noise == NoiseOverride.of(both[1])
 
 
 def test_decoding_is_measured_on_the_model_before_training() -> None:
