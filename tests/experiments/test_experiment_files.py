@@ -206,5 +206,7 @@ def test_a_users_own_file_is_found_by_its_path(tmp_path: Path) -> None:
     assert find(str(tmp_path / "mine.yaml")).name == "mine"
     with pytest.raises(UserError, match="did you mean 'table1'"):
         find("tabel1")
+    with pytest.raises(UserError, match=r"did you mean '.*mine.yaml'"):
+        find(str(tmp_path / "mine"))
     with pytest.raises(UserError, match="cannot be read"):
         find(str(tmp_path / "other.yaml"))

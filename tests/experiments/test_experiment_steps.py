@@ -116,6 +116,14 @@ def test_arms_of_another_noise_have_a_reference_pass_of_their_own(change: dict[s
     assert passes[1].noise == NoiseOverride.of(both[1])
 
 
+def test_steps_are_called_by_their_arms() -> None:
+    found = plan("table8")
+    labels = found.labels
+    assert labels[found.trainings["crop"][(0, 0)].digest] == "training crop"
+    assert labels[found.measured[("crop", "matched")][(0, 0)].digest] == "matched of crop"
+    assert {*labels} >= {step.digest for step in found.steps}
+
+
 def test_decoding_is_measured_on_the_model_before_training() -> None:
     found = plan("table1")
     assert ("vcd", "grounding") not in found.measured and "vcd" not in found.trainings

@@ -9,7 +9,7 @@ from mfpo.experiments.derived import at_cover, derive, item_metric
 from mfpo.experiments.plan import Cell, expand_sweep
 from mfpo.experiments.pooled import Pooled, cell_tables, draw_groups, rank_correlation
 from mfpo.experiments.render import claims_grid
-from mfpo.experiments.results import Column, Results, Verdict, judge
+from mfpo.experiments.results import Column, Results, Verdict, judge, verdicts_on
 from mfpo.experiments.schema import Claim, read_experiment
 from mfpo.experiments.sweep import choose
 
@@ -110,6 +110,21 @@ def test_differences_are_paired_by_seed_and_scene() -> None:
 def test_the_model_before_training_stands_for_all_training_seeds() -> None:
     found = pooled({(0, 0): [1, 0], (1, 0): [1, 1]}, num_training=3)
     assert found.cells.tolist() == [[50.0] * 3, [100.0] * 3]
+
+
+def test_a_model_that_describes_nothing_gets_no_verdict() -> None:
+    """It hallucinates nothing either, which is no merit."""
+    column = Column("scenes", "CHAIR_i", Metric("a", "b", better="lower"))
+    measured = {
+        ("silent", "scenes", "CHAIR_i"): made_up(np.array([[0.0]])),
+        ("silent", "scenes", "Cover"): made_up(np.array([[0.0]])),
+        ("other", "scenes", "CHAIR_i"): made_up(np.array([[9.0]])),
+        ("other", "scenes", "Cover"): made_up(np.array([[70.0]])),
+    }
+    claim = Claim("", "silent", ("other",), ("CHAIR_i",))
+    assert [one.word for one in verdicts_on(claim, [column], measured)] == ["unknown"]
+    measured["silent", "scenes", "Cover"] = made_up(np.array([[1.0]]))
+    assert [one.word for one in verdicts_on(claim, [column], measured)] == ["confirmed"]
 
 
 def test_p_value_and_interval_agree() -> None:

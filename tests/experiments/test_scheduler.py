@@ -62,6 +62,14 @@ def test_progress_names_what_runs_and_ends_when_all_is_done(
     assert not any("0123456789abcdef" in line for line in shown)
 
 
+def test_the_progress_names_steps_as_it_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Note("one")
+    run_steps([step], Store(tmp_path), num_workers=1, labels={step.digest: "scenes of an arm"})
+    assert "scenes of an arm" in capsys.readouterr().err
+
+
 def test_a_failure_takes_down_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
     bad = Note("bad", fails=True)
     failures = run_steps([Note("good"), Note("after", (bad,))], Store(tmp_path), num_workers=1)

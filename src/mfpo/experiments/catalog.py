@@ -40,10 +40,12 @@ def find(name: str) -> Experiment:
         return packaged(name)
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
+        own = path.with_name(f"{path.name}.yaml")
+        near = f"did you mean {str(own)!r}?" if own.is_file() else nearest(name, names())
         raise UserError(
             f"no experiment {name!r}",
             where="mfpo experiment",
-            fix=f"{nearest(name, names())}; a file of your own ends in .yaml",
+            fix=f"{near} A file of your own is named with its ending, .yaml",
         )
     return read_experiment(load_text(path), path.stem, str(path), tuned_arms)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -219,6 +219,22 @@ MEASURES: dict[str, Run] = {
     "rewards": _rewards,
 }
 """The measures that are no benchmark of the outside world."""
+
+
+def scene_metrics(measure: str) -> Collection[str]:
+    """Names of a measure's metrics, where they are the same for every model; none where they are not."""
+    from mfpo.evaluation.benchmarks.scenes import ScenesBenchmark
+    from mfpo.evaluation.grounding import GROUNDING_METRICS
+    from mfpo.experiments.scene_measures import QUESTION_METRICS
+
+    known: Mapping[str, Collection[str]] = {
+        "scenes": ScenesBenchmark.metrics,
+        "questions": QUESTION_METRICS,
+        "grounding": GROUNDING_METRICS,
+        "rewards": REWARD_METRICS,
+    }
+    return known.get(measure, ())
+
 
 REWARDS = {
     "text_margin": "rewards/margins",

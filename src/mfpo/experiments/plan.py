@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
+from mfpo.errors import UserError, nearest
 from mfpo.experiments.budget import Budget
+from mfpo.experiments.derived import derived_metric
+from mfpo.experiments.measures import scene_metrics
 from mfpo.experiments.schema import MEASURES, Arm, Experiment
 from mfpo.experiments.step import Model, Rows
 from mfpo.experiments.steps import Measurement, Ranking, Training
 from mfpo.experiments.tuned import Tuned
 from mfpo.preferences.encoding import NoiseOverride
 from mfpo.training.config import TrainConfig
+from mfpo.training.loss import make_loss
 from mfpo.training.objectives import OBJECTIVES
 
 Cell: TypeAlias = tuple[int, int]
@@ -39,6 +43,18 @@ class Plan:
     def steps(self) -> list[Measurement]:
         """All measurements."""
         return [step for cells in self.measured.values() for step in cells.values()]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Names of trainings and measurements in the progress, by digest: that of the first arm with one."""
+        found: dict[str, str] = {}
+        for arm, trainings in self.trainings.items():
+            for training in trainings.values():
+                found.setdefault(training.digest, f"training {arm}")
+        for (arm, measure), measurements in self.measured.items():
+            for measurement in measurements.values():
+                found.setdefault(measurement.digest, f"{measure} of {arm}")
+        return found
 
 
 class World(Protocol):
@@ -95,6 +111,7 @@ def at_rate(arm: Arm, rate: float) -> Arm:
 def make_plan(experiment: Experiment, world: World, sft_seeds: int, seeds: int) -> Plan:
     """All steps of an experiment: arms times SFT seeds times training seeds."""
     experiment = expand_sweep(experiment)
+    check_metrics(experiment)
     measured: dict[tuple[str, str], dict[Cell, Measurement]] = {}
     trainings: dict[str, dict[Cell, Training]] = {}
     kept, notes = [], []
@@ -110,7 +127,7 @@ def make_plan(experiment: Experiment, world: World, sft_seeds: int, seeds: int) 
                 cell = sft_seed, seed
                 model: Model = start
                 if arm.train is not None and rows is not None:
-                    model = _training(world, arm, rows, start, seed)
+                    model = _training(world, arm, rows, start, seed, experiment.name)
                     trainings.setdefault(arm.name, {})[cell] = model
                 for measure in experiment.metrics:
                     step = world.measurement(arm, measure, model, rows)
@@ -122,8 +139,30 @@ def make_plan(experiment: Experiment, world: World, sft_seeds: int, seeds: int) 
     return Plan(reduced, measured, trainings, tuple(notes))
 
 
-def _training(world: World, arm: Arm, rows: Rows, model: Model, seed: int) -> Training:
-    config = world.training(arm, rows, seed)
+def check_metrics(experiment: Experiment) -> None:
+    """Tell now what would be told after the last training.
+
+    Raises:
+        UserError: A measure of scenes has no metric of a name that the experiment shows.
+    """
+    for measure, names in experiment.metrics.items():
+        known = scene_metrics(measure)
+        for name in names:
+            if known and name not in known and derived_metric(measure, name) is None:
+                raise UserError(
+                    f"{measure} has no metric {name!r}",
+                    where=f"{experiment.name}: metrics.{measure}",
+                    fix=nearest(name, known),
+                )
+
+
+def _training(world: World, arm: Arm, rows: Rows, model: Model, seed: int, name: str) -> Training:
+    try:
+        config = world.training(arm, rows, seed)
+        make_loss(config)
+    except UserError as error:
+        where = f"{name}: arm {arm.name!r}: {error.where}"
+        raise UserError(error.what, where=where, fix=error.fix) from None
     return Training(
         rows=rows,
         model=model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -15,15 +15,20 @@ from rich.table import Table
 from mfpo.evaluation.comparison_tables import escape_latex, stars
 from mfpo.evaluation.statistics import Difference, Estimate
 from mfpo.experiments.results import Column, Related, Results, Verdict
+from mfpo.report.page import asset
 
+_SEEDS = (("sft_seeds", "SFT seed"), ("seeds", "training seed"))
+_BESIDE = 3
+"""Characters of space beside a column."""
 _ARROWS = {"lower": "↓", "higher": "↑", "": ""}
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;"
-    "color-scheme:light dark}table{border-collapse:collapse;margin:1rem 0}"
-    "th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid #8884;"
+    "body{font:15px/1.5 var(--sans);margin:2rem auto;max-width:75rem;padding:0 1rem;background:var(--paper);"
+    "color:var(--ink)}table{border-collapse:collapse;margin:1rem 0}"
+    "th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid var(--rule);"
     "font-variant-numeric:tabular-nums;vertical-align:top}th:first-child,td:first-child{text-align:left}"
-    "small{opacity:.75}.paper{background:#8881}p{max-width:50rem}.confirmed{color:#0a7d55}"
-    ".contradicted{color:#b3400e}svg,img{max-width:100%;height:auto}.scroll{overflow-x:auto}"
+    "small{color:var(--muted);white-space:nowrap}.paper{background:var(--raised)}p{max-width:50rem}"
+    ".confirmed{color:var(--good)}.contradicted{color:var(--bad)}svg,img{max-width:100%;height:auto}"
+    ".scroll{overflow-x:auto}"
 )
 
 
@@ -106,9 +111,10 @@ def relations_grid(related: Sequence[Related]) -> Grid:
 def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
     """What the numbers are, line by line; the last line says when and how they were made."""
     items = ", ".join(f"{measure} {count}" for measure, count in results.num_groups.items())
+    sft, training = (_counted(made[name], what) for name, what in _SEEDS)
     first = results.experiment.arms[0].name
     return [
-        f"Means over {made['sft_seeds']} SFT seeds x {made['seeds']} training seeds; items: {items}. "
+        f"Means over {sft} x {training}; items: {items}. "
         "Brackets: 95% intervals over SFT seeds, training seeds and items (Student's t). "
         f"Stars: paired difference to {first}, * p < 0.05, ** p < 0.01, *** p < 0.001, not corrected for the "
         "number of comparisons.",
@@ -117,8 +123,13 @@ def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
         *results.notes,
         f"Made by `{made['command']}` in {made['minutes']:.1f} minutes on {made['date']}; {made['machine']}; "
         f"mfpo {made['version']}, torch {made['torch']}. All its steps, those of earlier runs included and "
-        f"scene models left out, took {made['minutes_of_steps']:.0f} minutes, each on one core or GPU.",
+        f"scene models left out, took {_counted(math.ceil(made['minutes_of_steps']), 'minute')}, each on one "
+        "core or GPU.",
     ]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def to_markdown(results: Results, made: Mapping[str, Any]) -> str:
@@ -155,7 +166,9 @@ def to_html(results: Results, made: Mapping[str, Any], figure: str = "") -> str:
     title = escape(results.experiment.title)
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>',
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>',
+        '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        # The colours of the figure are those of reports.
+        f"<style>{asset('tokens.css')}{_STYLE}</style>",
         f"<h1>{title}</h1>",
         _html(main_grid(results)),
         figure,
@@ -169,18 +182,66 @@ def to_html(results: Results, made: Mapping[str, Any], figure: str = "") -> str:
 
 
 def print_results(results: Results, made: Mapping[str, Any], console: Console) -> None:
-    """Show table, claims and remarks in the terminal, with intervals where there is room for them."""
-    grid = main_grid(results)
-    widths = [max(len(c.text) for c in column) for column in zip(*grid.rows, strict=True)]
-    details = [max(len(c.detail) for c in column) for column in zip(*grid.rows, strict=True)]
-    wide = sum(max(w, d, 6) + 3 for w, d in zip(widths, details, strict=True)) <= console.width
-    console.print(_rich(grid, results.experiment.title, details=wide))
+    """Show table, claims and remarks in the terminal; intervals and the paper's numbers where they fit in."""
+    grids, details = _fitting(main_grid(results), console.width)
+    for number, grid in enumerate(grids):
+        console.print(_rich(grid, "" if number else results.experiment.title, details=details))
     if results.verdicts:
-        console.print(_rich(claims_grid(results.verdicts), "claims of the paper", details=False))
+        claims = _without_repeats(claims_grid(results.verdicts))
+        console.print(_rich(claims, "claims of the paper", details=False, prose=True))
     if results.related:
-        console.print(_rich(relations_grid(results.related), "over the arms", details=False))
+        console.print(_rich(relations_grid(results.related), "over the arms", details=False, prose=True))
     for line in remarks(results, made):
         console.print(line, style="dim", markup=False, highlight=False)
+
+
+def _fitting(grid: Grid, width: int) -> tuple[list[Grid], bool]:
+    """The table as it fits into a terminal, and whether with intervals.
+
+    First the intervals are left out, then the paper's numbers; what is still too wide is cut into several
+    tables, each with the names of the arms.
+    """
+    for details in (True, False):
+        if sum(_widths(grid, details)) < width:
+            return [grid], details
+    ours = _columns(grid, range(grid.first_paper))
+    names, *widths = _widths(ours, False)
+    parts: list[list[int]] = [[]]
+    for index, needed in enumerate(widths, start=1):
+        if parts[-1] and names + sum(widths[i - 1] for i in parts[-1]) + needed >= width:
+            parts.append([])
+        parts[-1].append(index)
+    return [_columns(ours, [0, *part]) for part in parts], False
+
+
+def _widths(grid: Grid, details: bool) -> list[int]:
+    """Characters that each column needs without a break inside a word, the space beside it included."""
+    widths = []
+    for heading, *cells in zip(grid.header, *grid.rows, strict=True):
+        # An arrow stays on the line of its word.
+        words = max(map(len, heading.replace(" ↑", "_↑").replace(" ↓", "_↓").split()), default=0)
+        widths.append(
+            3 + max(words, *(len(c.text) for c in cells), *(len(c.detail) for c in cells if details))
+        )
+    return widths
+
+
+def _columns(grid: Grid, kept: Iterable[int]) -> Grid:
+    kept = list(kept)
+    rows = tuple(tuple(row[i] for i in kept) for row in grid.rows)
+    # Rows of what has no arm here hold the paper's numbers only.
+    rows = tuple(row for row in rows if any(cell.text for cell in row[1:]))
+    return Grid(tuple(grid.header[i] for i in kept), rows, min(grid.first_paper, len(kept)))
+
+
+def _without_repeats(grid: Grid) -> Grid:
+    """A first cell that says what the one above it says is left empty."""
+    above = ["", *(row[0].text for row in grid.rows)]
+    rows = tuple(
+        (Cell("") if row[0].text == before else row[0], *row[1:])
+        for before, row in zip(above, grid.rows, strict=False)
+    )
+    return Grid(grid.header, rows, grid.first_paper)
 
 
 def _cell(results: Results, arm: str, column: Column) -> Cell:
@@ -253,10 +314,13 @@ def _html(grid: Grid) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{"".join(body)}</table></div>'
 
 
-def _rich(grid: Grid, title: str, *, details: bool) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, heading in enumerate(grid.header):
-        table.add_column(heading, justify="right" if index else "left", overflow="fold")
+def _rich(grid: Grid, title: str, *, details: bool, prose: bool = False) -> Table:
+    """The grid as a table of rich; with ``prose`` the first column is text that may be broken."""
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # Left to itself rich breaks words of the longest headings.
+    for index, (heading, width) in enumerate(zip(grid.header, _widths(grid, details), strict=True)):
+        given = None if prose else width - _BESIDE
+        table.add_column(heading, justify="right" if index else "left", overflow="fold", width=given)
     for row in grid.rows:
         cells = [f"{c.text}\n{c.detail}" if details and c.detail else c.text for c in row]
         table.add_row(*(cell.replace("[", r"\[") for cell in cells))

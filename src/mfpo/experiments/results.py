@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from mfpo.errors import UserError, nearest
 from mfpo.evaluation.results import ScoreResult
@@ -44,7 +46,8 @@ class Verdict:
         column: The metric.
         effect: Better arm minus the other one.
         word: ``confirmed`` if the interval excludes 0 in the claimed direction, ``contradicted`` if it
-            excludes 0 in the other one, ``not confirmed`` if it includes 0.
+            excludes 0 in the other one, ``not confirmed`` if it includes 0, ``unknown`` where there is no
+            interval or one of the models describes nothing.
     """
 
     claim: Claim
@@ -96,7 +99,7 @@ class Results:
     def estimate(self, arm: str, column: Column) -> Estimate | None:
         """A metric of an arm with its interval; None if it was not measured."""
         found = self.pooled.get((arm, column.measure, column.name))
-        return None if found is None else found.estimate()
+        return None if found is None else _within(found.estimate(), column.metric)
 
     def effect(self, arm: str, column: Column) -> Difference | None:
         """Its difference to the first arm."""
@@ -166,8 +169,14 @@ def judge(effect: Difference, better: str) -> VerdictWord:
     return "contradicted" if high < 0 else "not confirmed"
 
 
-def collect(plan: Plan, store: Store, notes: Sequence[str] = ()) -> Results:
+def collect(plan: Plan, store: Store, notes: Sequence[str] = (), *, verdicts: bool = True) -> Results:
     """Read the scores and compare.
+
+    Args:
+        plan: The experiment.
+        store: Where the scores are.
+        notes: What a reader must know.
+        verdicts: Whether the numbers can bear any; without, all of them are ``unknown``.
 
     Raises:
         UserError: The experiment asks for a metric that its measure does not have, or nothing was measured.
@@ -190,14 +199,16 @@ def collect(plan: Plan, store: Store, notes: Sequence[str] = ()) -> Results:
             fix="it measures " + ", ".join(experiment.metrics),
         )
     effects = _effects(experiment, columns, pooled)
-    verdicts = [verdict for claim in experiment.claims for verdict in _verdicts(claim, columns, pooled)]
+    judged = [verdict for claim in experiment.claims for verdict in verdicts_on(claim, columns, pooled)]
+    if not verdicts:
+        judged = [replace(verdict, word="unknown") for verdict in judged]
     related = [_related(relation, experiment, columns, pooled) for relation in experiment.relations]
     return Results(
         experiment,
         tuple(columns),
         pooled,
         effects,
-        tuple(verdicts),
+        tuple(judged),
         tuple(related),
         tuple(notes),
         num_groups,
@@ -289,7 +300,7 @@ def _effects(
     return effects
 
 
-def _verdicts(
+def verdicts_on(
     claim: Claim, columns: Sequence[Column], pooled: Mapping[tuple[str, str, str], Pooled]
 ) -> list[Verdict]:
     """One for each metric of the claim that was measured, against each of its arms."""
@@ -302,8 +313,16 @@ def _verdicts(
             if ours not in pooled or theirs not in pooled:
                 continue
             effect = pooled[ours].minus(pooled[theirs])
-            found.append(Verdict(claim, than, column, effect, judge(effect, column.metric.better)))
+            silent = any(_is_silent(arm, column.measure, pooled) for arm in (claim.better, than))
+            word = "unknown" if silent else judge(effect, column.metric.better)
+            found.append(Verdict(claim, than, column, effect, word))
     return found
+
+
+def _is_silent(arm: str, measure: str, pooled: Mapping[tuple[str, str, str], Pooled]) -> bool:
+    """Whether a model names nothing that is there, so that a low CHAIR is no merit."""
+    cover = pooled.get((arm, measure, "Cover"))
+    return cover is not None and cover.value == 0
 
 
 def _related(
@@ -330,9 +349,19 @@ def _related(
     return Related(relation, correlation, tuple(pairs))
 
 
+def _within(found: Estimate, metric: Metric) -> Estimate:
+    """The interval of a share, cut at 0 and 100: Student's knows no ends of a scale."""
+    parts = [terms for terms in (metric.numerator, metric.denominator) if not isinstance(terms, str)]
+    if metric.scale != 100 or any(weight < 0 for terms in parts for weight in terms.values()):
+        return found
+    low, high = np.clip([found.low, found.high], 0.0, 100.0).tolist()
+    return replace(found, low=low, high=high)
+
+
 def _numbers(results: Results, arm: Arm, column: Column) -> dict[str, Any]:
     found = results.pooled[(arm.name, column.measure, column.name)]
-    numbers: dict[str, Any] = asdict(found.estimate()) | {"cells": found.cells.tolist()}
+    numbers: dict[str, Any] = asdict(_within(found.estimate(), column.metric))
+    numbers["cells"] = found.cells.tolist()
     numbers["spread"] = asdict(found.spread())
     effect = results.effect(arm.name, column)
     if effect is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shlex
 import sys
@@ -23,7 +24,7 @@ from mfpo.experiments.catalog import find, names, packaged
 from mfpo.experiments.config import ExperimentConfig
 from mfpo.experiments.plan import Plan, World, make_plan
 from mfpo.experiments.results import Results, collect
-from mfpo.experiments.scheduler import run_steps, usable_cores
+from mfpo.experiments.scheduler import missing_steps, run_steps, usable_cores
 from mfpo.experiments.schema import NOT_OURS, Experiment
 from mfpo.experiments.store import Store
 from mfpo.experiments.sweep import choose, write_choice
@@ -49,12 +50,14 @@ def run(config: ExperimentConfig) -> None:
     started = time.perf_counter()
     plan = plan_of(config, experiment)
     store = Store(Path(config.output_dir) / "store", config.cache_dir)
-    console.print(f"{experiment.title}: {describe(plan, store)}", highlight=False)
+    console.print(f"{experiment.title}: {describe(plan, store, config)}", highlight=False)
     if config.dry_run:
         return
-    failures = run_steps(plan.steps, store, num_workers=config.num_workers, devices=gpus())
+    workers, labels = config.num_workers, plan.labels
+    failures = run_steps(plan.steps, store, num_workers=workers, devices=gpus(), labels=labels)
     folder = Path(config.output_dir) / (experiment.name + ("-quick" if config.quick else ""))
-    results = collect(plan, store, notes_of(config, plan, list(failures.values())))
+    notes = notes_of(config, plan, list(failures.values()))
+    results = collect(plan, store, notes, verdicts=not config.quick)
     made = provenance(config, time.perf_counter() - started, store.seconds(plan.steps))
     save_config(config, folder / "config.yaml")
     write_results(results, plan, store, made, folder)
@@ -92,7 +95,15 @@ def plan_of(config: ExperimentConfig, experiment: Experiment) -> Plan:
     else:
         world = real_world(config, experiment)
     sft_seeds, seeds = seeds_of(config)
-    return make_plan(experiment, world, sft_seeds, seeds)
+    plan = make_plan(experiment, world, sft_seeds, seeds)
+    if not plan.steps:
+        where = "--data_dir" if config.world == "llava" else f"{experiment.name}: metrics"
+        raise UserError(
+            "nothing that this experiment measures could be measured",
+            where=f"mfpo experiment {experiment.name}",
+            fix=f"it measures {', '.join(experiment.metrics)}: see {where}",
+        )
+    return plan
 
 
 def seeds_of(config: ExperimentConfig) -> tuple[int, int]:
@@ -157,14 +168,26 @@ def gpus() -> list[str]:
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
-def describe(plan: Plan, store: Store) -> str:
-    """How much there is to do."""
+def describe(plan: Plan, store: Store, config: ExperimentConfig) -> str:
+    """How much there is to do, and on scenes about how long that takes."""
     trainings = {step.digest: step for cells in plan.trainings.values() for step in cells.values()}
     missing = [step for step in trainings.values() if not store.done(step)]
-    return (
-        f"{len(plan.experiment.arms)} arms, {len(trainings)} trainings ({len(missing)} to do), "
-        f"{len({step.digest for step in plan.steps})} measurements"
-    )
+    steps = missing_steps(plan.steps, store).values()
+    parts = [
+        counted(len(plan.experiment.arms), "arm"),
+        f"{counted(len(trainings), 'training')} ({len(missing)} to do)",
+        counted(len({step.digest for step in plan.steps}), "measurement"),
+    ]
+    if config.world == "scenes" and not config.quick and steps:
+        workers = config.num_workers or usable_cores()
+        minutes = sum(step.cost for step in steps) / workers / 60
+        parts.append(f"about {counted(math.ceil(minutes), 'minute')} on {counted(workers, 'core')}")
+    return ", ".join(parts)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def notes_of(config: ExperimentConfig, plan: Plan, failures: list[str]) -> list[str]:

@@ -26,7 +26,12 @@ _DIGEST = re.compile(r" \(?[0-9a-f]{16}\)?")
 
 
 def run_steps(
-    steps: Sequence[Step], store: Store, *, num_workers: int | None = None, devices: Sequence[str] = ()
+    steps: Sequence[Step],
+    store: Store,
+    *,
+    num_workers: int | None = None,
+    devices: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Make the results of steps and of all they need; what is there already costs nothing.
 
@@ -38,6 +43,7 @@ def run_steps(
         store: Where results go.
         num_workers: Processes; one for each device, or else for each core, when None.
         devices: Numbers of the GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
+        labels: What steps are called in the progress, by digest; their own names where there is none.
 
     Returns:
         What went wrong, by the digest of the step; empty when all is done.
@@ -45,7 +51,7 @@ def run_steps(
     Raises:
         UserError: A worker was killed from outside.
     """
-    todo = _missing(steps, store)
+    todo = missing_steps(steps, store)
     if not todo:
         return {}
     queue = _Queue(todo)
@@ -57,7 +63,7 @@ def run_steps(
                 running[pool.submit(_make, store, step)] = step
             if not running:
                 return queue.failures
-            bar.show([step.name for step in running.values()])
+            bar.show([(labels or {}).get(step.digest, step.name) for step in running.values()])
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 step = running.pop(future)
                 _settle(future, step, queue, store)
@@ -132,7 +138,7 @@ def _settle(future: Future[None], step: Step, queue: _Queue, store: Store) -> No
             fix="the machine may lack memory; run the command again, it goes on where it was",
         ) from None
     except Exception as error:
-        queue.fail(step, f"{error} (see {store.log(step)})")
+        queue.fail(step, f"{' '.join(str(error).split())} (see {store.log(step)})")
 
 
 def _make(store: Store, step: Step) -> None:
@@ -232,7 +238,7 @@ def _progress(todo: Mapping[str, Step]) -> Iterator[_Bar]:
         yield _Bar(bar, total, len(todo))
 
 
-def _missing(steps: Iterable[Step], store: Store) -> dict[str, Step]:
+def missing_steps(steps: Iterable[Step], store: Store) -> dict[str, Step]:
     """Steps whose results are not there, with what they need, by digest."""
     found: dict[str, Step] = {}
 
