@@ -279,3 +279,32 @@ def test_stages_share_one_optimizer_and_one_schedule(load, config_in, tmp_path, 
         for name in ("exp_avg", "exp_avg_sq"):
             assert torch.equal(state[name], states[1][index][name])
     assert equal(tmp_path / "easy_to_hard", tmp_path / "none")
+
+
+def test_a_training_of_one_step_changes_the_model(load, config_in, capsys):
+    """The step would be the warm-up, whose first learning rate is 0."""
+    vlm = load()
+    before = {name: p.detach().clone() for name, p in vlm.model.named_parameters()}
+    config = config_in(per_device_train_batch_size=3, gradient_accumulation_steps=2, warmup_ratio=0.03)
+    result = train(vlm, make_pairs(6), config)
+    out = capsys.readouterr().out
+    assert (
+        "6 turns of 6 rows, 1 step of 6 rows" in out and "no warm-up: of 1 step nothing would be left" in out
+    )
+    assert "1 step for 3 stages" in out and "--gradient_accumulation_steps" in out
+    after = dict(result.vlm.model.named_parameters())
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_warm_up_that_was_asked_for_in_steps_is_kept(load, config_in, capsys):
+    config = config_in(gradient_accumulation_steps=2, max_steps=4, trainer={"warmup_steps": 20})
+    rates = [line["learning_rate"] for line in train(load(), make_pairs(6), config).history if "loss" in line]
+    assert rates[0] == 0.0 and rates == sorted(rates)
+    assert "no warm-up" not in capsys.readouterr().out
+
+
+def test_a_new_training_does_not_join_the_checkpoints_of_another(load, config_in):
+    train(load(), make_pairs(6), config_in(max_steps=2, save_steps=1))
+    with pytest.raises(UserError, match=r"checkpoints of an earlier training are here.*checkpoint-2"):
+        train(load(), make_pairs(6), config_in(max_steps=2))
+    train(load(), make_pairs(6), config_in(max_steps=2, dry_run=True))

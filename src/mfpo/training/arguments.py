@@ -131,9 +131,17 @@ def checkpoint_to_resume(config: TrainConfig) -> str | None:
     """The checkpoint folder that training goes on from, None to start at the beginning.
 
     Raises:
-        UserError: The folder does not exist, or `last` finds none.
+        UserError: The folder does not exist, or `last` finds none, or a new training would leave its
+            checkpoints among those of another.
     """
     if config.resume_from_checkpoint is None:
+        left = last_whole_checkpoint(config.output_dir)
+        if left is not None and not config.dry_run:
+            raise UserError(
+                f"checkpoints of an earlier training are here, the last one {Path(left).name}",
+                where=f"--output_dir {config.output_dir}",
+                fix="--resume_from_checkpoint last goes on; or name another folder, or remove this one",
+            )
         return None
     found: str | None = config.resume_from_checkpoint
     if found in ("last", "auto"):

@@ -240,8 +240,8 @@ def describe(trainer: PreferenceTrainer, batch: TrainingBatch, found: Preflight)
     """What is about to be trained, for people: lengths, parameters, memory, time and one decoded row."""
     lengths, args = found.lengths, trainer.args
     lines = [
-        f"{found.turns} turns of {len(trainer.train_dataset.rows)} rows,"
-        f" {steps_of(found.turns, args)} steps of {rows_per_step(args)} rows",
+        f"{counted(found.turns, 'turn')} of {counted(len(trainer.train_dataset.rows), 'row')},"
+        f" {counted(steps_of(found.turns, args), 'step')} of {counted(rows_per_step(args), 'row')}",
         f"lengths of {lengths.how}: at most {lengths.longest} tokens (row {lengths.longest_id}),"
         f" {lengths.image_tokens} of them for images; {lengths.mean:.0f} on average",
         f"{lengths.cut} responses cut to fit; all answers end with the end-of-sequence token",
@@ -258,6 +258,33 @@ def describe(trainer: PreferenceTrainer, batch: TrainingBatch, found: Preflight)
     if found.typical is not None:
         lines += _describe_time(found, found.typical, args)
     return "\n".join([*lines, *_describe_row(batch, trainer.processing_class)])
+
+
+def short_schedule(turns: int, stages: int, args: TrainingArguments) -> list[str]:
+    """What is odd about a training of very few steps; a warm-up that would be all of it is taken out.
+
+    The first learning rate of a warm-up is 0, so that a training of one step would change nothing.
+
+    Args:
+        turns: Turns of the training.
+        stages: Stages that it has.
+        args: The arguments, changed in place.
+    """
+    steps, notes = steps_of(turns, args), []
+    if args.warmup_steps < 1 and args.get_warmup_steps(steps) >= steps:
+        args.warmup_steps = 0
+        notes.append(f"no warm-up: of {counted(steps, 'step')} nothing would be left")
+    if steps < stages:
+        notes.append(
+            f"{counted(steps, 'step')} for {stages} stages, which are then no stages: lower"
+            " --gradient_accumulation_steps or --per_device_train_batch_size"
+        )
+    return notes
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def rows_per_step(args: TrainingArguments) -> int:

@@ -37,6 +37,7 @@ from mfpo.training.preflight import (
     check_template,
     describe,
     rows_per_step,
+    short_schedule,
 )
 from mfpo.training.prepass import Known, ReferenceSource
 from mfpo.training.probe import batch_of, probe
@@ -162,8 +163,10 @@ def _check_trainer(
     first_loss = check_first_loss(trainer, first["batch"], precision) if at_start else None
     typical = [row for row in lengths.typical(size) if row in usable]
     runs = not is_sharded(args) and len(longest) > 0
+    num_turns = len(turns) if known.seconds is None else _num_turns(config, len(lengths.by_length), args)
+    notes = [*notes, *short_schedule(num_turns, len({turn.stage for turn in turns.turns}), args)]
     found = Preflight(
-        turns=len(turns) if known.seconds is None else _num_turns(config, len(lengths.by_length), args),
+        turns=num_turns,
         lengths=lengths,
         targets=targets,
         notes=notes,
