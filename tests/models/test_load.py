@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 
 import pytest
 import torch
@@ -82,3 +83,15 @@ def test_without_a_way_to_the_hub_a_name_is_refused_at_once(monkeypatch, tmp_pat
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     require_reachable("llava-hf/llava-1.5-7b-hf")
+
+
+def test_an_adapter_opens_without_warnings_about_other_libraries(tiny_llava, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    get_peft_model(
+        load_vlm(str(tiny_llava), device="cpu").model, LoraConfig(r=2, target_modules=["q_proj"])
+    ).save_pretrained(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_vlm(str(tmp_path), device="cpu")
+    assert [str(one.message) for one in caught if issubclass(one.category, FutureWarning)] == []

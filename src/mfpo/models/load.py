@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mfpo.errors import UserError, nearest
+from mfpo.models.adapters import quiet_peft
 from mfpo.models.hub import require_reachable
 from mfpo.models.quantize import four_bit
 
@@ -166,7 +167,8 @@ def load_vlm(
         from peft import PeftModel
 
         try:
-            model = PeftModel.from_pretrained(model, model_name_or_path)
+            with quiet_peft():
+                model = PeftModel.from_pretrained(model, model_name_or_path)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise _not_loadable(model_name_or_path, error) from error
     processor = load_processor(model_name_or_path, revision=revision, trust_remote_code=trust_remote_code)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from mfpo.errors import UserError, nearest
+from mfpo.models.adapters import quiet_peft
 from mfpo.models.vision import PROJECTOR_NAMES, Part, parameter_parts, unwrap
 from mfpo.training.config import TrainConfig
 
@@ -96,7 +97,8 @@ def _add_adapter(model: PreTrainedModel, config: TrainConfig, name: str) -> PreT
         modules_to_save=projector if config.train_projector else None,
         task_type="CAUSAL_LM",
     )
-    peft_model: Any = get_peft_model(model, lora)
+    with quiet_peft():
+        peft_model: Any = get_peft_model(model, lora)
     peft_model.active_peft_config.base_model_name_or_path = name
     return peft_model
 
