@@ -9,12 +9,14 @@ of every seed included, to `findings`.
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
 from PIL import Image
+
+from mfpo.data.files import write_json
 
 HERE = Path(__file__).parent
 PAGE = HERE / "findings.md"
@@ -25,7 +27,7 @@ def main(folder: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     for source in sorted(folder.glob("*/table.md")):
         name = source.parent.name
-        title, *parts = source.read_text(encoding="utf-8").strip().split("\n\n")
+        title, *parts = plain(source.read_text(encoding="utf-8")).strip().split("\n\n")
         heading = title.replace("## ", "### ", 1)
         section = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^##)", text, re.DOTALL | re.MULTILINE)
         if section is None:
@@ -42,10 +44,16 @@ def main(folder: Path) -> None:
 def copy_beside(name: str, folder: Path) -> None:
     """Numbers and figure of an experiment, for the page to link to."""
     (HERE / "findings").mkdir(exist_ok=True)
-    shutil.copyfile(folder / "results.json", HERE / "findings" / f"{name}.json")
+    content = json.loads(plain((folder / "results.json").read_text(encoding="utf-8")))
+    write_json(HERE / "findings" / f"{name}.json", content)
     if (folder / "figure.png").is_file():
         figure = Image.open(folder / "figure.png").convert("RGB")
         figure.save(HERE / "images" / "findings" / f"{name}.png", optimize=True)
+
+
+def plain(text: str) -> str:
+    """Without the folders that a command was given, which are a matter of one machine."""
+    return re.sub(r" --(output_dir|cache_dir) [^\s`\"]+", "", text)
 
 
 def blocks(name: str, title: str, parts: list[str]) -> list[str]:
