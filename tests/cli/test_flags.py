@@ -106,11 +106,24 @@ def test_a_required_list_must_not_be_empty() -> None:
         parse("--dataset", "d")
 
 
-def test_required_setting_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
+def test_required_setting_is_named(tmp_path: Path) -> None:
+    """With its explanation, as every other mistake is told."""
+    cure = r"\n  fix: add --dataset \(A required one\); see `mfpo sample --help`$"
+    with pytest.raises(UsageError, match=f"^mfpo sample: --dataset: required, but not given{cure}"):
         parse("r")
-    assert stop.value.code == 2
-    assert "--dataset" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--dataset"):
+        parse("dataset", "--tags", "dataset")
+    assert parse("--config", write(tmp_path, "dataset: d\n"), "r").dataset == "d"
+    assert parse("r", "--dataset=d").dataset == "d"
+
+
+def test_all_required_settings_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=": --model_name_or_path, --output_file: required") as told:
+        parse_config(VERBS["generate"], ["--benchmark", "scenes"])
+    assert "Answer file to write or to continue" in told.value.fix
+    with pytest.raises(UsageError, match=r"add --probe \(distortion or attention or grounding\)"):
+        parse_config(VERBS["probe"], ["--model_name_or_path", "m"])
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,35 @@ def test_mistakes_name_file_and_key(tmp_path: Path, text: str, message: str) -> 
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("steps: two", "give a whole number"),
+        ("limit: two", "give a whole number or null"),
+        ("rate: fast", "give a number"),
+        ("flag: 1", "give true or false"),
+        ("name: yes", "give text; true, yes, no and null are text in quotes only"),
+        ("kind: 3", "give one of easy, hard"),
+        ("words: [[a]]", "give a list [...], each of its items text; true, yes"),
+        ("maybe: [a]", "give a list [...], each of its items a whole number or null"),
+        ("pair: [1, 2, 3]", "give a list [...] of 2: a number, a number"),
+        ("folder: [a, b]", "give a path"),
+        ("free: 3", "give indented `key: value` lines"),
+        ("rate: 1\nsteps: [1", "write `name: value` lines"),
+    ],
+)
+def test_the_cure_is_what_to_write(tmp_path: Path, text: str, cure: str) -> None:
+    """It was once the setting's explanation, which says nothing about its type."""
+    with pytest.raises(UsageError) as told:
+        read(tmp_path, text)
+    assert told.value.fix.startswith(cure)
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--config .*none.yaml: the file cannot be read: No such file"):
-        read_settings(tmp_path / "none.yaml", {})
+    missing = tmp_path / "none.yaml"
+    with pytest.raises(UsageError, match=r"--config .*none.yaml: the file cannot be read: No such f") as told:
+        read_settings(missing, {})
+    assert told.value.fix == f"check the path; {missing} was looked for"
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="it is not UTF-8 text"):
+    with pytest.raises(UsageError, match=r"it is not UTF-8 text\n  fix: save it as UTF-8"):
         read_settings(tmp_path / "binary.yaml", {})

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mfpo.errors import UserError
-from mfpo.evaluation.attention import answer_attention, attention, find_mentions
+from mfpo.evaluation.attention import answer_attention, attention, find_mentions, overlay
 from mfpo.models.image_tokens import image_token_id
 from mfpo.models.load import VLM, load_vlm
 from mfpo.models.vision import ImageEncoder
@@ -79,6 +79,30 @@ def test_metrics_are_shares_that_add_up(vlm: VLM, tmp_path: Path) -> None:
     (overlay,) = tmp_path.glob("*.png")
     with Image.open(overlay) as picture:
         assert picture.size == (32, 32)
+    assert result.settings["overlay_full_at"] == 4
+
+
+def test_only_attention_above_an_even_spread_is_coloured() -> None:
+    """Each picture once had a scale of its own: nearly even attention made it orange all over."""
+    picture = Image.new("RGB", (40, 40), (200, 200, 200))
+    nearly_even = 0.01 * np.random.default_rng(0).uniform(0.95, 1.05, (4, 4))
+    shown = np.asarray(overlay(picture, nearly_even), dtype=int)
+    assert np.abs(shown - 200).max() < 12
+    grid = np.ones((4, 4))
+    grid[0, 0], grid[3, 3] = 20, 0
+    shown = np.asarray(overlay(picture, grid), dtype=int)
+    # Far over 4 times the mean of 34/16, full colour over 15% of the picture; below the mean, the picture.
+    assert shown[2, 2].tolist() == [round(0.85 * c + 0.15 * 200) for c in (255, 90, 0)]
+    assert (shown[20:] == 200).all()
+
+
+def test_the_colour_of_an_overlay_is_half_at_twice_an_even_spread() -> None:
+    grid = np.ones((1, 2))
+    grid[0, 0] = 1e-9
+    # One of two tokens has it all, twice its even share.
+    right = np.asarray(overlay(Image.new("RGB", (2, 1)), grid))[0, 1]
+    assert right.tolist() == pytest.approx([0.425 * c for c in (255, 90, 0)], abs=1)
+    assert not np.asarray(overlay(Image.new("RGB", (2, 1)), np.zeros((1, 2)))).any()
 
 
 def test_even_attention_has_a_focus_of_one(vlm: VLM) -> None:

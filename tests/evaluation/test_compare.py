@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from mfpo.errors import UserError
 from mfpo.evaluation.compare import run
 from mfpo.evaluation.comparison import compare_runs
-from mfpo.evaluation.comparison_tables import cells, notes, stars, to_csv, to_html
+from mfpo.evaluation.comparison_tables import cells, notes, power_note, stars, to_csv, to_html
 from mfpo.evaluation.config import CompareConfig
 from mfpo.evaluation.results import score_result
 from mfpo.evaluation.statistics import Metric
@@ -167,6 +168,87 @@ def test_a_small_set_says_what_it_cannot_show(before: str, after: str, tmp_path:
     # Of 100 rows 40 get better by one: the paired difference has a standard error of
     # sqrt(0.4 * 0.6 / 100) = 4.9 points, of which 2.8 can be found four times in five.
     assert comparison.differences[0]["error"].detectable == pytest.approx(2.8 * 4.9, rel=0.06)
-    assert "Only 100 independent groups" in " ".join(notes(comparison))
+    assert re.search(
+        r"With only 100 independent items, .* may well be missed \(80% power\): error 13\.\d\.$",
+        " ".join(notes(comparison)),
+    )
     large = [save(tmp_path / name, [0, 1] * 300) for name in ("a", "b")]
-    assert "Only" not in " ".join(notes(compare_runs(large)[0]))
+    assert "missed" not in " ".join(notes(compare_runs(large)[0]))
+
+
+def test_items_of_the_same_picture_are_no_independent_ones(tmp_path: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        records = [
+            {"id": f"i{n}", "group": f"g{n // 2}", "items": 1, "wrong": int(name == "b" and n % 3 == 0)}
+            for n in range(40)
+        ]
+        score_result("toy", records, METRICS, {}).save(tmp_path / name / "scores" / "toy.json")
+        runs.append(str(tmp_path / name))
+    assert "only 20 independent groups of items (by picture)" in " ".join(notes(compare_runs(runs)[0]))
+
+
+def test_no_limit_is_rounded_to_nothing(tmp_path: Path) -> None:
+    """Attention on an object differs by hundredths of a point: such a limit was once shown as 0.0."""
+    metrics = {name: Metric(name, "items") for name in ("small", "same", "plain")}
+    runs = []
+    for run_name in ("a", "b"):
+        moved = run_name == "b"
+        records = [
+            {
+                "id": str(n),
+                "items": 1,
+                "small": 0.0001 * (moved and n % 2),
+                "same": 0.3,
+                "plain": int(moved and n % 2),
+            }
+            for n in range(32)
+        ]
+        score_result("toy", records, metrics, {}).save(tmp_path / run_name / "scores" / "toy.json")
+        runs.append(str(tmp_path / run_name))
+    (note,) = power_note(compare_runs(runs)[0])
+    # 2.8 standard errors of sqrt(0.25 / 32) = 0.088, times 100 points or 0.01.
+    assert re.search(r"\(80% power\): small 0\.00[23], plain 2\d\.\d\.$", note)
+
+
+def probed(folder: Path, moved: int) -> str:
+    """A distortion probe with 24 metrics, four of them headline ones."""
+    steps = [f"{scope}@{step}" for scope in ("region", "global") for step in range(100, 1100, 100)]
+    names = ["clean", *steps, "black", "drop region@500", "drop black"]
+    records = [
+        {
+            "id": str(n),
+            "rows": 1,
+            **{name: int((n + place + moved) % 3 == 0) for place, name in enumerate(names)},
+        }
+        for n in range(30)
+    ]
+    metrics = {name: Metric(name, "rows") for name in names}
+    score_result("distortion", records, metrics, {}).save(folder / "scores" / "distortion.json")
+    return str(folder)
+
+
+def test_of_many_metrics_the_most_important_are_shown(tmp_path: Path, capsys) -> None:
+    runs = [probed(tmp_path / "a", 0), probed(tmp_path / "b", 1)]
+    run(CompareConfig(runs=runs, output_file=str(tmp_path / "t.csv")))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert [name for name in compare_runs(runs)[0].metrics if f"│ {name} " in shown] == [
+        "clean",
+        "region@500",
+        "global@500",
+        "black",
+    ]
+    assert "20 more metrics of distortion, such as region@100: name them with --metrics" in shown
+    note = shown[shown.index("80% power") :].split(" 20 more")[0]
+    assert re.findall(r"[a-z]+(?:@\d+)?(?= \d)", note.partition(": ")[2]) == [
+        "clean",
+        "region@500",
+        "global@500",
+        "black",
+    ]
+    assert {line["metric"] for line in csv.DictReader((tmp_path / "t.csv").read_text().splitlines())} == set(
+        compare_runs(runs)[0].metrics
+    )
+    run(CompareConfig(runs=runs, metrics=("region@100", "drop black")))
+    shown = capsys.readouterr().out
+    assert "region@100" in shown and "drop black" in shown and "more metrics" not in shown

@@ -54,6 +54,14 @@ def test_a_file_is_fetched_once(server: str, cache: Path) -> None:
     assert locate(again, None) == path
 
 
+def test_a_folder_that_is_not_there_is_told_with_the_cure() -> None:
+    with pytest.raises(UserError, match="--data_dir nowhere: the folder does not exist") as told:
+        locate(file("http://127.0.0.1:1/a.json"), "nowhere")
+    assert told.value.fix == (
+        "check the path, or get http://127.0.0.1:1/a.json (licence: MIT) and name its folder with --data_dir"
+    )
+
+
 def test_another_content_is_refused(server: str, cache: Path) -> None:
     with pytest.raises(UserError, match="is not what it was"):
         locate(file(f"{server}/a.json", b"other"), None)

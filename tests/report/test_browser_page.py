@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from page_checks import HOSTILE, assert_self_contained, make_pair, picture, write_dataset
 
-from chromium import Browser
+from chromium import Browser, find_chromium
 from mfpo.data.files import write_jsonl
 from mfpo.data.writer import DatasetWriter
 from mfpo.errors import Skip
@@ -124,6 +125,49 @@ def test_one_file_loads_nothing_and_says_nothing(page: Path, tab: Browser) -> No
     assert_self_contained(page)
     open_page(tab, page)
     assert (tab.console, tab.dialogs, tab.requests) == ([], [], [page.as_uri()])
+
+
+def test_the_list_has_its_pictures_as_soon_as_the_page_is_loaded(page: Path, tmp_path: Path) -> None:
+    """`chromium --headless --screenshot` takes the page as it is then: all thumbnails were grey."""
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("no Chromium is installed")
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom")
+    done = subprocess.run([executable, *flags, page.as_uri()], capture_output=True, text=True, timeout=120)
+    rows = done.stdout.partition('id="list"')[2].partition('id="nothing"')[0]
+    items, filled = (rows.count(start) for start in ('class="item', 'class="thumb"><div class="stack"><img'))
+    assert items > 5 and filled == items - 1  # one picture is broken
+
+
+def test_pictures_of_the_list_stay_when_the_window_changes(opened: Browser) -> None:
+    opened.wait("document.querySelectorAll('#list .thumb img').length > 5")
+    opened.run("void (window.kept = document.querySelector('#list .thumb img'))")
+    opened.size(1200, 700)
+    opened.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert opened.run("kept.isConnected")
+
+
+def test_what_the_model_does_not_see_is_told(opened: Browser) -> None:
+    """Of 96 x 64 CLIP's square is the middle two thirds."""
+    assert text(opened, ".figures .note") == "Framed: what the model sees, the middle 67% of the width."
+    frame = opened.run("""(() => { const a = document.querySelector('.seen').getBoundingClientRect(),
+      b = document.querySelector('.seen').parentNode.getBoundingClientRect();
+      return [(a.left - b.left) / b.width, a.width / b.width, a.height / b.height]; })()""")
+    assert frame == pytest.approx([1 / 6, 2 / 3, 1], abs=0.02)
+    notes = opened.run("[...document.querySelectorAll('.figures .note')].map(p => p.textContent)")
+    assert any("Cropped by the model's processor to the middle 67% of the width." in note for note in notes)
+    show(opened, 10)
+    opened.run("document.querySelector('.strip button').click()")
+    assert text(opened, ".figures .note") == ""  # the other image is not the one that is perturbed
+
+
+def test_the_verb_says_how_to_open_the_page(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(BrowseConfig(str(dataset), max_rows=2, exact_images=False, output_file=str(tmp_path / "a b.html")))
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"written to {tmp_path / 'a b.html'} (2 of 10 rows)"
+    assert second == f"open in a browser: {(tmp_path / 'a b.html').as_uri()}"
 
 
 def test_a_folder_loads_only_its_own_files(dataset: Path, tmp_path: Path, tab: Browser) -> None:

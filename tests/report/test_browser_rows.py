@@ -68,6 +68,20 @@ def test_masks_shrink_with_the_pictures(processor: Any) -> None:
     assert (mask == expected).all() and pictures.masks[1] == ""
 
 
+def test_only_noise_with_an_edge_fades(processor: Any) -> None:
+    noises = [Noise(feather=0.2), Noise("random", feather=0.2), Noise("global", feather=0.2), Noise()]
+    assert [made(processor, make_pair(noise=noise))[0].noise.feather for noise in noises] == [0.2, 0.2, 0, 0]
+    fallen_back = replace(make_pair(noise=noises[0]), regions=())
+    assert made(processor, fallen_back)[0].noise.feather == 0
+
+
+def test_the_part_that_the_model_sees_is_told(processor: Any) -> None:
+    _, pictures, _ = made(processor, make_pair())
+    assert pictures.seen == pytest.approx((1 / 6, 0, 5 / 6, 1), abs=0.01)
+    square = replace(make_pair(), images=(picture((64, 64)),), regions=())
+    assert made(processor, square)[1].seen is None and made(processor, square)[1].seen_words == ""
+
+
 def test_a_random_box_has_its_share(processor: Any) -> None:
     _, pictures, _ = made(processor, make_pair(noise=Noise("random", seed=4, fraction=0.3)))
     assert decode_rle(pictures.place, pictures.mask_size).mean() == pytest.approx(0.3, abs=0.03)

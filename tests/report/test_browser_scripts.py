@@ -12,7 +12,7 @@ from page_checks import make_pair, write_dataset
 
 from chromium import Browser
 from mfpo.preferences.noise import noise_level
-from mfpo.preferences.regions.masks import encode_rle
+from mfpo.preferences.regions.masks import encode_rle, faded
 from mfpo.report.browse import run
 from mfpo.report.browser.words import percent
 from mfpo.report.config import BrowseConfig
@@ -43,6 +43,36 @@ def test_masks_are_decoded_as_they_were_encoded(script: Browser) -> None:
             f"Array.from(mfpo.decodeMask({json.dumps(encode_rle(mask))}, {list(mask.shape)})).join('')"
         )
         assert decoded == "".join(map(str, mask.astype(int).ravel()))
+
+
+def test_noise_fades_as_in_training(script: Browser) -> None:
+    generator = np.random.default_rng(0)
+    box = np.zeros((40, 60), bool)
+    box[10:20, 30:50] = True
+    for mask, width in [
+        (box, 7.5),
+        (box, 0.4),
+        (generator.random((30, 20)) < 0.01, 6.0),
+        (np.eye(9, 12, dtype=bool), 40.0),
+    ]:
+        cells = f"Uint8Array.from({mask.astype(int).ravel().tolist()})"
+        found = script.run(f"Array.from(mfpo.fadedMask({cells}, {list(mask.shape)}, {width}))")
+        np.testing.assert_allclose(np.array(found).reshape(mask.shape), faded(mask, width), atol=1e-6)
+
+
+def test_half_of_the_strength_is_half_of_the_noise(script: Browser) -> None:
+    """The left half of a plain picture at strength 0.5 is half way to what noise makes of it, black here."""
+    pixels = script.run("""(() => {
+      const plain = mfpo.newCanvas(40, 20), context = plain.getContext('2d');
+      context.fillStyle = 'rgb(90, 90, 90)'; context.fillRect(0, 0, 40, 20);
+      const strength = new Float32Array(800).map((_, i) => i % 40 < 20 ? 0.5 : 0);
+      const canvas = mfpo.newCanvas(40, 20), none = mfpo.newCanvas(40, 20);
+      const layers = { light: none, dark: none, scale: 1 };
+      mfpo.drawPreview(canvas, plain, layers, mfpo.drawStrength(strength, [20, 40]), 0, [0, 0, 0]);
+      return Array.from(canvas.getContext('2d').getImageData(0, 0, 40, 20).data);
+    })()""")
+    shown = np.array(pixels).reshape(20, 40, 4)[..., 0]
+    assert np.abs(shown[:, :20] - 45).max() <= 1 and (shown[:, 20:] == 90).all()
 
 
 def test_an_outline_is_the_border_of_a_mask(script: Browser) -> None:

@@ -141,6 +141,19 @@ def test_hostile_answers_run_nothing(page: Path, opened: Browser) -> None:
     assert opened.run("document.querySelectorAll('#item-list script, #item-list [onerror]').length") == 0
 
 
+def test_a_caption_says_everything_once(opened: Browser) -> None:
+    cases = [
+        ("test-0-000008/describe", "describe", "test-0-000008.png", "test-0-000008/describe"),
+        ("7.jpg", "", "7.jpg", "7.jpg"),
+        ("popular/3", "popular", "COCO_3.jpg", "popular/3 · COCO_3.jpg"),
+        ("12", "attribute", "a.b.jpg", "12 · attribute · a.b.jpg"),
+        ("12", "", "", "12"),
+    ]
+    for identifier, kind, image, caption in cases:
+        item = json.dumps({"id": identifier, "kind": kind, "image": image})
+        assert opened.run(f"mfpo.captionOf({item})") == caption
+
+
 def test_the_worst_items_come_first_with_their_pictures_and_marks(opened: Browser) -> None:
     assert ids(opened) == ["1", "0", "2"]
     opened.wait("document.querySelector('#item-list img').naturalWidth === 320")

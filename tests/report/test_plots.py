@@ -70,6 +70,14 @@ def test_the_scatter_labels_every_run() -> None:
     assert {"sft", "dpo", "mfpo", "← lower is better, CHAIRᵢ"} <= found
 
 
+def test_a_run_keeps_its_colour_when_one_before_it_has_no_point() -> None:
+    first, second = (
+        str(plots.scatter([POINT], [POINT], ["mfpo"], "Cover", "CHAIR_i", places)) for places in (None, [1])
+    )
+    assert "--fig-grey" in first and "--fig-blue" not in first
+    assert "--fig-blue" in second and "--fig-grey" not in second
+
+
 def test_an_undefined_interval_is_no_obstacle() -> None:
     undefined = Estimate(50.0, math.nan, math.nan)
     assert "only" in texts(plots.scatter([undefined], [POINT], ["only"], "Cover", "CHAIR_i"))

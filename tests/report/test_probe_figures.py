@@ -15,7 +15,14 @@ from PIL import Image
 from mfpo.evaluation.benchmarks.mmhal import TYPES
 from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Metric
-from mfpo.report.probes import attention_maps, attention_shares, distortion, distortion_curves, overlays
+from mfpo.report.probes import (
+    attention_maps,
+    attention_shares,
+    distortion,
+    distortion_curves,
+    overlay_note,
+    overlays,
+)
 from mfpo.report.radar import radar, type_scores
 from mfpo.report.report import write_report
 from mfpo.report.runs import Run, load_runs
@@ -143,8 +150,17 @@ def test_equal_overlays_bear_the_names_of_their_runs(tmp_path: Path) -> None:
         (tmp_path / name / "attention").mkdir()
         Image.new("RGB", (60, 40), "red").save(tmp_path / name / "attention" / "row-7-mug.png")
     page = assert_self_contained(write_report(tmp_path / "r.html", [tmp_path / "a", tmp_path / "b"]))
+    assert "mugrow row-7" in page.text and "id of the preference row" in page.text
     alts = [image["alt"] for image in page.named("img")]
     assert alts == [f"attention of {name} while it names mug" for name in ("a", "b")]
+
+
+def test_the_meaning_of_the_colour_is_that_of_the_pictures() -> None:
+    old, new = attended([[1.0]], [[10.0]]), attended([[1.0]], [[10.0]])
+    new.settings["overlay_full_at"] = 4.0
+    note = overlay_note([run_of("a", Path(), new), run_of("b", Path(), new)])
+    assert "spread evenly" in note and "4 times as much" in note
+    assert "scale of their own" in overlay_note([run_of("a", Path(), new), run_of("b", Path(), old)])
 
 
 def test_every_probe_has_its_place_on_the_page(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_every_section_is_there(runs: list[Path], tmp_path: Path) -> None:
     for text in ("A study", "First note.", "make it", "easy", "hard", "CHAIRᵢ", "mfpo train --config"):
         assert text in page.text
     assert len(page.named("article", "row")) == 1
+    assert "as the model gets it, cropped: the middle 67% of the width" in page.text
     assert {link["href"].lstrip("#") for link in page.named("a")} == set(sections)
 
 
@@ -114,6 +115,27 @@ def test_a_run_without_a_benchmark_has_an_empty_cell(runs: list[Path], tmp_path:
     found = load_runs([*runs, make_run(tmp_path / "empty")])
     (table,) = result_tables(compare_all(found), found)
     assert [row.cells[2].value for row in table.rows] == ["–", "–"]
+
+
+def test_runs_without_a_point_are_named_with_the_reason(runs: list[Path], tmp_path: Path) -> None:
+    silent = described(["nothing"] * 25)
+    for item in silent.items:
+        item |= {"mentions": 0, "named": 0}
+    elsewhere = described(["mug and cat"] * 3)
+    for item in elsewhere.items:
+        item["id"] = f"other-{item['id']}"
+    others = [
+        make_run(tmp_path / "silent", silent),
+        make_run(tmp_path / "elsewhere", elsewhere),
+        make_run(tmp_path / "unscored"),
+    ]
+    page = parse(write_report(tmp_path / "r.html", [others[0], runs[0], *others[1:]]))
+    assert (
+        "made-up: each run with its 95% intervals. Not shown: silent, whose answers name no object, so that "
+        "CHAIRᵢ is not defined; elsewhere, which shares no item with the others; "
+        "unscored, which is not scored on it." in page.text
+    )
+    assert "Not shown" not in parse(write_report(tmp_path / "r.html", runs)).text
 
 
 def test_missing_pieces_are_left_out(tmp_path: Path) -> None:
@@ -160,11 +182,15 @@ def test_hostile_texts_stay_text_in_a_browser(tmp_path: Path, tab: Browser) -> N
     assert tab.run("document.title").startswith("T <script>")
 
 
-def test_the_verb_names_the_command_that_repeats_it(runs: list[Path], tmp_path: Path) -> None:
+def test_the_verb_names_the_command_that_repeats_it(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "out" / "report.html"
     run(ReportConfig([str(folder) for folder in runs], output_file=str(target), title="A b", num_pictures=3))
     command = f"mfpo report {runs[0]} {runs[1]} --output_file {target} --title 'A b' --num_pictures 3"
     assert command in parse(target).text
+    shown = capsys.readouterr().out
+    assert shown == f"written to {target}\nopen in a browser: {target.as_uri()}\n"
 
 
 def test_a_negative_number_of_pictures_is_the_users_mistake(runs: list[Path]) -> None:

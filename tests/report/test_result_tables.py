@@ -109,7 +109,7 @@ def test_small_sets_say_what_they_cannot_show(tmp_path: Path) -> None:
     second.items[0]["good"] = 1
     found = load_runs([save(tmp_path / "a", scored()), save(tmp_path / "b", second)])
     (table,) = result_tables(compare_all(found), found)
-    assert table.power.startswith("Only 40 independent groups of items") and "share" not in table.power
+    assert table.power.startswith("With only 40 independent items, ") and "share" not in table.power
     large = load_runs(
         [save(tmp_path / "c", scored(ids=range(600))), save(tmp_path / "d", scored(ids=range(600)))]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 import yaml
@@ -59,7 +59,7 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
         An instance of the verb's configuration dataclass.
 
     Raises:
-        UsageError: A flag is unknown, or the ``--config`` file is wrong.
+        UsageError: A flag is unknown or missing, or the ``--config`` file is wrong.
         SystemExit: Help was asked for (code 0), or a value was refused and the reason printed (code 2).
     """
     config_type = verb.config_type()
@@ -68,6 +68,7 @@ def parse_config(verb: Verb, arguments: Sequence[str]) -> Any:
     path = _early("config", arguments, "write --config FILE.yaml")
     given = read_settings(path, known) if path is not None else {}
     given = _with_recipe(config_type, arguments, given)
+    _refuse_missing_flags(verb, arguments, [s for s in known.values() if s.name not in given])
 
     registry = ConstructorRegistry()
 
@@ -177,6 +178,33 @@ def _refuse_unknown_flags(arguments: Sequence[str], known: Mapping[str, Setting]
         if argument.startswith("--") and name and name.replace("-", "_") not in names:
             fix = nearest(f"--{name.replace('-', '_')}", [f"--{n}" for n in names])
             raise UsageError("unknown flag", where=f"--{name}", fix=fix)
+
+
+def _refuse_missing_flags(verb: Verb, arguments: Sequence[str], settings: Sequence[Setting]) -> None:
+    """Name the required flags that are not there.
+
+    Args:
+        verb: The verb.
+        arguments: What follows it.
+        settings: Those that no file gives.
+    """
+    flags = {argument.partition("=")[0].replace("-", "_") for argument in arguments if argument[:2] == "--"}
+    if "-h" in arguments or "__help" in flags:
+        return
+    missing = [s for s in settings if s.required and not s.positional and f"__{s.name}" not in flags]
+    if missing:
+        wanted = [f"--{setting.name} ({_what_it_is(setting)})" for setting in missing]
+        raise UsageError(
+            "required, but not given",
+            where=f"mfpo {verb.name}: {', '.join(f'--{setting.name}' for setting in missing)}",
+            fix=f"add {' and '.join(wanted)}; see `mfpo {verb.name} --help`",
+        )
+
+
+def _what_it_is(setting: Setting) -> str:
+    if get_origin(setting.type) is Literal:
+        return " or ".join(get_args(setting.type))
+    return setting.help.rstrip(".")
 
 
 def _field_spec(setting: Setting, default: Any) -> StructFieldSpec:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -13,6 +14,14 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from mfpo.cli.fields import Setting, UsageError
 from mfpo.data.yaml_text import parse_yaml
 from mfpo.errors import nearest
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text; true, yes, no and null are text in quotes only",
+    Path: "a path",
+}
 
 
 def read_settings(path: str | Path, known: Mapping[str, Setting]) -> dict[str, Any]:
@@ -32,12 +41,16 @@ def read_settings(path: str | Path, known: Mapping[str, Setting]) -> dict[str, A
         content = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"the file cannot be read: {reason}", where=f"--config {path}") from error
+        looked = f"check the path; {Path(path).absolute()} was looked for"
+        fix = looked if isinstance(error, OSError) else "save it as UTF-8; a file of settings is YAML"
+        raise UsageError(f"the file cannot be read: {reason}", where=f"--config {path}", fix=fix) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UsageError(
-            f"not valid YAML: {getattr(error, 'problem', None) or error}", where=where
+            f"not valid YAML: {getattr(error, 'problem', None) or error}",
+            where=where,
+            fix="write `name: value` lines, each name once; a value with `: ` or ` #` in it needs quotes",
         ) from error
     if content is None:
         return {}
@@ -57,7 +70,9 @@ def _check(setting: Setting, value: Any, where: str) -> Any:
     if setting.is_mapping:
         # A heading whose lines are all commented out is null.
         if value is not None and not isinstance(value, dict):
-            raise UsageError(f"expected a mapping, found {value!r}", where=where)
+            raise UsageError(
+                f"expected a mapping, found {value!r}", where=where, fix="give indented `key: value` lines"
+            )
         return {str(key): item for key, item in (value or {}).items()}
     spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(setting.type, set()))
     assert isinstance(spec, PrimitiveConstructorSpec), f"no flag can hold {setting.name}: {setting.type}"
@@ -92,4 +107,22 @@ def _wrong(setting: Setting, spec: PrimitiveConstructorSpec[Any], value: Any, wh
     if spec.choices is not None and isinstance(value, str):
         return UsageError(f"{value!r} is no choice", where=where, fix=nearest(value, spec.choices))
     shown = json.dumps(value, default=str, ensure_ascii=False)
-    return UsageError(f"expected {spec.metavar}, found {shown}", where=where, fix=setting.help)
+    return UsageError(
+        f"expected {spec.metavar}, found {shown}", where=where, fix=f"give {_in_words(setting.type)}"
+    )
+
+
+def _in_words(annotation: Any) -> str:
+    """What a value of a type looks like in YAML."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind in (Union, UnionType):
+        return " or ".join("null" if part is NoneType else _in_words(part) for part in parts)
+    if kind is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if kind in (list, tuple):
+        items = parts if kind is tuple and Ellipsis not in parts else parts[:1]
+        inside = [_in_words(item) for item in items]
+        if len(items) > 1:
+            return f"a list [...] of {len(items)}: {', '.join(inside)}"
+        return f"a list [...], each of its items {inside[0]}"
+    return _WORDS.get(annotation, "another value")

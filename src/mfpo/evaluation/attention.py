@@ -35,6 +35,11 @@ from mfpo.records import Noise, PreferencePair, text_of
 if TYPE_CHECKING:
     from mfpo.data.folder import PreferenceDataset
 
+FULL_COLOUR = 4.0
+"""Times what evenly spread attention would give, from where on the colour of an overlay is full."""
+# Vermilion, of the colours that the colour-blind can tell from grey.
+_COLOUR = (255, 90, 0)
+
 METRICS = {
     "object": Metric("object", "mentions", better="higher", text="attention on the named object's tokens"),
     "other_image": Metric("other_image", "mentions", text="attention on the other image tokens"),
@@ -118,6 +123,7 @@ def attention(
     settings = {
         "skipped": [skip.to_dict() for skip in skips],
         "layers": {"object": _percent(object_LH, count), "image": _percent(image_LH, count)},
+        "overlay_full_at": FULL_COLOUR,
     }
     return score_result("attention", records, METRICS, settings)
 
@@ -241,18 +247,32 @@ def _token_spans(vlm: VLM, row: EncodedRow, answer: str) -> list[tuple[int, int]
     return [(start - offset, end - offset) for start, end in zip(starts, ends, strict=True)]
 
 
+def overlay(picture: Image.Image, grid: np.ndarray) -> Image.Image:
+    """Attention as colour on a picture: none up to what evenly spread attention gives, full from 4 times it.
+
+    In between, the colour is as strong as the logarithm of the multiple, half at twice. So the scale is the
+    same for all pictures and models, and where the attention is even, the picture stays as it is.
+
+    Args:
+        picture: What the model sees; it becomes grey.
+        grid: Attention on the picture's tokens in any unit, float ``[rows, columns]``.
+    """
+    multiple = (grid / max(float(grid.mean()), 1e-12)).astype(np.float32)
+    large = np.asarray(Image.fromarray(multiple).resize(picture.size, Image.Resampling.BICUBIC))
+    strength = np.log(large.clip(1, FULL_COLOUR)) / np.log(FULL_COLOUR)
+    # What is below stays visible everywhere.
+    share = 0.85 * strength[..., None]
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None].repeat(3, -1)
+    mixed = grey * (1 - share) + np.array(_COLOUR, dtype=np.float32) * share
+    return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+
+
 def _save_overlay(path: Path, vlm: VLM, row: EncodedRow, weights: Tensor) -> None:
-    """Attention over the image tokens of the overview, as heat on the picture that the model sees."""
+    """Attention over the image tokens of the overview, on the picture that the model sees."""
     view = overview_tokens(vlm.model, row.image.tensors, len(weights))
     grid = weights[view.start : view.start + view.rows * view.columns].view(view.rows, view.columns)
-    picture = picture_of(vlm.image_processor, row.image.tensors)
-    heat = Image.fromarray((grid / grid.max().clamp_min(1e-12)).numpy().astype(np.float32), mode="F")
-    share = np.asarray(heat.resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
-    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None].repeat(3, -1) * 0.6
-    # Vermilion, of the colours that the colour-blind can tell from grey.
-    mixed = grey * (1 - share) + np.array([255, 120, 30], dtype=np.float32) * share
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).save(path)
+    overlay(picture_of(vlm.image_processor, row.image.tensors), grid.numpy()).save(path)
 
 
 def _percent(total: Tensor, count: int) -> list[list[float]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mfpo.data.files import write_atomic
 from mfpo.evaluation.comparison import compare_results, compare_runs
-from mfpo.evaluation.comparison_tables import check_format, print_comparison, render
+from mfpo.evaluation.comparison_tables import check_format, print_comparison, render, shown_at_once
 from mfpo.evaluation.results import ScoreResult
 
 if TYPE_CHECKING:
@@ -24,7 +24,13 @@ def run(config: CompareConfig) -> None:
         check_format(config.output_file)
     comparisons = compare_runs(config.runs, config.benchmarks or None, config.metrics or None)
     for comparison in comparisons:
-        print_comparison(comparison)
+        names = list(config.metrics) or shown_at_once(comparison)
+        print_comparison(comparison, names)
+        if hidden := [name for name in comparison.metrics if name not in names]:
+            print(
+                f"{len(hidden)} more metrics of {comparison.benchmark}, such as {hidden[0]}: name them with "
+                "--metrics, or write all of them to a file with --output_file (.md, .html, .csv, .tex)"
+            )
     if config.output_file:
         write_atomic(config.output_file, render(comparisons, config.output_file))
 

@@ -15,11 +15,17 @@ from rich.table import Table as RichTable
 
 from mfpo.errors import UserError
 from mfpo.evaluation.comparison import Comparison
+from mfpo.evaluation.headline import headline
 from mfpo.evaluation.statistics import Difference, Estimate, Metric
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 SMALL = 500
 """Groups below which it is said which differences could not have been seen."""
+MOST_ROWS = 12
+"""Metrics up to which a table in the terminal shows all of them."""
+MOST_NAMED = 5
+"""Metrics up to which the sentence about small sets names all of them."""
+_NOTHING = 1e-9
 CSV_COLUMNS = (
     *("benchmark", "metric", "better", "run", "value", "low", "high"),
     *("difference", "difference_low", "difference_high", "p_value", "detectable"),
@@ -40,10 +46,16 @@ _LATEX = str.maketrans(
 )
 
 
-def cells(comparison: Comparison) -> list[list[str]]:
-    """The table as text, a row per metric: its name, then for each run value, interval and difference."""
+def cells(comparison: Comparison, names: Sequence[str] | None = None) -> list[list[str]]:
+    """The table as text, a row per metric: its name, then for each run value, interval and difference.
+
+    Args:
+        comparison: The comparison.
+        names: Metrics to show; all when None.
+    """
     rows = []
-    for name, metric in comparison.metrics.items():
+    for name in comparison.metrics if names is None else names:
+        metric = comparison.metrics[name]
         row = [f"{name} {_ARROWS[metric.better]}".strip()]
         for position, found in enumerate(comparison.estimates):
             text = _estimate_text(found[name], metric)
@@ -69,25 +81,31 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def power_note(comparison: Comparison, metrics: Sequence[str] | None = None) -> list[str]:
-    """Which differences would most often go unseen, where the set is small; nothing where it is not.
+    """Which differences may go unseen, where the set is small; nothing where it is not.
 
     Args:
         comparison: The comparison.
-        metrics: Speak of these only; of all when None.
+        metrics: Speak of these only; of all when None. Of more than [`MOST_NAMED`] the headline ones are
+            named, or the first of a benchmark that has none.
     """
     if comparison.num_groups >= SMALL:
         return []
+    names = list(comparison.metrics if metrics is None else metrics)
+    if len(names) > MOST_NAMED:
+        names = headline(comparison.benchmark, names, MOST_NAMED)
     limits = []
-    for name in comparison.metrics if metrics is None else metrics:
+    for name in names:
         found = [change[name].detectable for change in comparison.differences]
-        known = [limit for limit in found if not math.isnan(limit) and limit > 0]
+        known = [limit for limit in found if limit > _NOTHING]  # NaN is not
         if known:
-            limits.append(f"{name} {max(known):.{decimals(comparison.metrics[name])}f}")
+            limits.append(f"{name} {_limit_text(max(known), decimals(comparison.metrics[name]))}")
     if not limits:
         return []
+    grouped = comparison.num_groups != comparison.num_items
+    items = "groups of items (by picture)" if grouped else "items"
     return [
-        f"Only {comparison.num_groups} independent groups of items: a true difference is found four times in "
-        f"five only from this size on: {', '.join(limits)}."
+        f"With only {comparison.num_groups} independent {items}, a true difference smaller than these may "
+        f"well be missed (80% power): {', '.join(limits)}."
     ]
 
 
@@ -212,10 +230,15 @@ def render(comparisons: Sequence[Comparison], path: str | Path) -> str:
     return FORMATS[Path(path).suffix.lower()](comparisons)
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """Show a comparison in the terminal, in several tables where one would be too wide."""
+def print_comparison(comparison: Comparison, names: Sequence[str] | None = None) -> None:
+    """Show a comparison in the terminal, in several tables where one would be too wide.
+
+    Args:
+        comparison: The comparison.
+        names: Metrics to show; all when None.
+    """
     console = Console(highlight=False)
-    rows = cells(comparison)
+    rows = cells(comparison, names)
     widths = [
         max(len(line) for cell in column for line in cell.splitlines()) for column in zip(*rows, strict=True)
     ]
@@ -230,6 +253,17 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(table)
     for note in notes(comparison):
         console.print(note.replace("[", r"\["), style="dim")
+
+
+def shown_at_once(comparison: Comparison) -> list[str]:
+    """The metrics that a table in the terminal has room for: all if they are few, else the headline ones."""
+    names = list(comparison.metrics)
+    return names if len(names) <= MOST_ROWS else headline(comparison.benchmark, names, MOST_ROWS)
+
+
+def _limit_text(limit: float, places: int) -> str:
+    """A limit above 0, with so many decimals, or one digit where these would make it 0."""
+    return f"{limit:.{places}f}" if limit >= 0.5 * 10**-places else f"{limit:.1g}"
 
 
 def _places(comparison: Comparison) -> range:

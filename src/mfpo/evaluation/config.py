@@ -191,7 +191,7 @@ class CompareConfig:
     """Benchmarks and probes to show; all that the runs share if not given."""
 
     metrics: tuple[str, ...] = ()
-    """Metrics to show; all of them if not given."""
+    """Metrics to show; if not given all, or the most important ones where there are more than a dozen."""
 
     output_file: str | None = None
     """File to write as well: Markdown (.md), LaTeX (.tex), HTML (.html) or CSV (.csv), by its ending."""

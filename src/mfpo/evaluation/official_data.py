@@ -53,7 +53,7 @@ def locate(file: DataFile, data_dir: str | None) -> Path:
     Raises:
         UserError: It is nowhere, and how to get it.
     """
-    found = find(file.places, data_dir)
+    found = find(file.places, data_dir, _cure(file))
     if found is not None:
         return found
     if data_dir is not None:
@@ -69,13 +69,23 @@ def locate(file: DataFile, data_dir: str | None) -> Path:
     return cached
 
 
-def find(places: Sequence[str], data_dir: str | None) -> Path | None:
-    """The first of several paths that exists below a folder or beside it; None if none does."""
+def find(places: Sequence[str], data_dir: str | None, cure: str = "") -> Path | None:
+    """The first of several paths that exists below a folder or beside it; None if none does.
+
+    Args:
+        places: The paths.
+        data_dir: The folder; None has nothing.
+        cure: How to get the files, for the error.
+
+    Raises:
+        UserError: There is no such folder.
+    """
     if data_dir is None:
         return None
     folder = Path(data_dir)
     if not folder.exists():
-        raise UserError("the folder does not exist", where=f"--data_dir {data_dir}")
+        fix = f"check the path, or {cure}" if cure else "check the path"
+        raise UserError("the folder does not exist", where=f"--data_dir {data_dir}", fix=fix)
     for base in (folder, folder.parent):
         for place in places:
             if (base / place).exists() and (base is folder or "/" in place):

@@ -463,4 +463,6 @@ def load_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the file cannot be read: {error}", where=str(path)) from None
+        what = getattr(error, "strerror", None) or str(error)
+        fix = "check the path; a file of an experiment is text (UTF-8, YAML)"
+        raise UserError(f"the file cannot be read: {what}", where=str(path), fix=fix) from None

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mfpo.evaluation.comparison import Comparison, compare_runs
 from mfpo.evaluation.comparison_tables import stars
-from mfpo.report.tables import HEADLINE
+from mfpo.evaluation.headline import HEADLINE
 
 METRICS = {"scenes": HEADLINE["scenes"], "grounding": ("swap_accuracy",)}
 _ARROWS = {"lower": "↓", "higher": "↑", "": ""}

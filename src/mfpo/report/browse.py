@@ -30,7 +30,7 @@ from mfpo.report.browser.rows import RowMaker
 from mfpo.report.browser.statistics import collect, difficulty_charts, skipped_chart
 from mfpo.report.browser.verdicts import Verdict, load_verdicts
 from mfpo.report.config import BrowseConfig
-from mfpo.report.page import KEYWORD_COLOURS
+from mfpo.report.page import KEYWORD_COLOURS, tell_written
 from mfpo.report.rows import default_image_processor, spread
 
 MOST_ROWS_IN_A_FILE = 500
@@ -73,7 +73,7 @@ def run(config: BrowseConfig) -> None:
         for row, pictures in _made(dataset, picked, maker, writer):
             writer.write(row, pictures)
             broken += bool(row.problem)
-    print(f"{target}: {len(picked):,} of {len(dataset):,} rows")
+    tell_written(target, f"{len(picked):,} of {len(dataset):,} rows")
     if broken:
         print(f"{broken:,} of them have pictures that cannot be read or perturbed")
 

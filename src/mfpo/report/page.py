@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -87,6 +88,12 @@ def asset(*names: str) -> Markup:
 def csp_hash(text: str) -> str:
     """How a content security policy names a script or style that it admits."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def tell_written(path: Path, detail: str = "") -> None:
+    """Say where a page is, and how to open it."""
+    print(f"written to {path} ({detail})" if detail else f"written to {path}")
+    print(f"open in a browser: {path.resolve().as_uri()}")
 
 
 @lru_cache(maxsize=1)

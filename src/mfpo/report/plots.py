@@ -89,7 +89,12 @@ class RunLog:
 
 
 def scatter(
-    x: Sequence[Estimate], y: Sequence[Estimate], labels: Sequence[str], x_name: str, y_name: str
+    x: Sequence[Estimate],
+    y: Sequence[Estimate],
+    labels: Sequence[str],
+    x_name: str,
+    y_name: str,
+    places: Sequence[int] | None = None,
 ) -> Markup:
     """Runs as points with their 95% intervals on both axes.
 
@@ -99,12 +104,14 @@ def scatter(
         labels: Names of the runs.
         x_name: Name of the first metric.
         y_name: Name of the second.
+        places: Place of each run among all runs of the report, which gives it its colour; in order when None.
     """
+    places = range(len(labels)) if places is None else places
     with style():
         figure = new_figure(7.2, 4.6)
         axes = figure.add_subplot()
         quiet(axes, grid="both")
-        for index, (across, up) in enumerate(zip(x, y, strict=True)):
+        for index, across, up in zip(places, x, y, strict=True):
             colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
             axes.errorbar(
                 across.value,
@@ -120,12 +127,17 @@ def scatter(
         axes.margins(0.12)
         axes.set_xlabel(f"{in_words(x_name)}, higher is better →")
         axes.set_ylabel(f"← lower is better, {in_words(y_name)}")
-        place_labels(figure, axes, list(zip(x, y, strict=True)), labels)
+        colours = [SERIES[index % len(SERIES)] for index in places]
+        place_labels(figure, axes, list(zip(x, y, strict=True)), labels, colours)
         return to_svg(figure, f"{y_name} against {x_name} with intervals, one point per run")
 
 
 def place_labels(
-    figure: Figure, axes: Axes, points: Sequence[tuple[Estimate, Estimate]], labels: Sequence[str]
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[tuple[Estimate, Estimate]],
+    labels: Sequence[str],
+    colours: Sequence[str] = SERIES,
 ) -> None:
     """Write each label beside its point, where it covers least of points, intervals and the labels before it.
 
@@ -134,6 +146,7 @@ def place_labels(
         axes: Where the points are.
         points: Their coordinates, with intervals.
         labels: One per point.
+        colours: Of the points, in their order; they begin again when they are used up.
     """
     figure.draw_without_rendering()
     scale = figure.dpi / 72
@@ -145,7 +158,7 @@ def place_labels(
             (x.value, y.value),
             xytext=(0, 0),
             textcoords="offset points",
-            color=SERIES[index % len(SERIES)],
+            color=colours[index % len(colours)],
             in_layout=False,
         )
         size = text.get_window_extent()

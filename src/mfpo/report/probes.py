@@ -132,6 +132,23 @@ def overlays(runs: Sequence[Run]) -> list[Overlay]:
     return found
 
 
+def overlay_note(runs: Sequence[Run]) -> str:
+    """What the colour on the pictures means, which the score files say."""
+    scales = {result.settings.get("overlay_full_at") for run in runs for result in _scores(run, "attention")}
+    meaning = "Attention on the picture, mean over layers and heads. "
+    if None in scales or len(scales) != 1:
+        return meaning + (
+            "Some of these pictures come from an earlier version of the probe and have a scale of their own: "
+            "the brighter, the more. Probe again to compare them."
+        )
+    (full,) = scales
+    return meaning + (
+        "Grey: no more than if it were spread evenly over the picture. Orange: more than that, in full "
+        f"colour from {full:g} times as much; the scale is the same for all pictures and runs. A picture "
+        "without orange is one that the model looks at evenly."
+    )
+
+
 def _overlay(path: Path) -> str:
     if not path.is_file():
         return ""

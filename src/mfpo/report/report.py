@@ -6,7 +6,7 @@ import math
 import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -21,11 +21,12 @@ from mfpo.errors import UserError
 from mfpo.evaluation.comparison import Comparison
 from mfpo.report import plots, probes
 from mfpo.report.config import DEFAULT_TITLE, NUM_PICTURES, ReportConfig
+from mfpo.report.figures import in_words
 from mfpo.report.items.page import item_blocks
 from mfpo.report.items.records import ItemSection
 from mfpo.report.items.sections import item_section
 from mfpo.report.model_card import write_model_card
-from mfpo.report.page import embedded_json, render
+from mfpo.report.page import embedded_json, render, tell_written
 from mfpo.report.radar import radar, type_scores
 from mfpo.report.rows import RowView, dataset_rows, default_image_processor
 from mfpo.report.runs import Run, load_runs, settings_table
@@ -54,7 +55,7 @@ def run(config: ReportConfig) -> None:
         data_dir=config.data_dir,
         reproduce=[_command(config)],
     )
-    print(f"written to {path}")
+    tell_written(path)
     if config.model_cards:
         for folder in config.runs:
             if (Path(folder) / "config.yaml").is_file():
@@ -124,11 +125,12 @@ def write_report(
             "runs": found,
             "notes": notes,
             "tables": result_tables(comparisons, found),
-            "against": _against(comparisons),
+            "against": _against(comparisons, found),
             "radar": _radar(found),
             "distortion": probes.distortion(found),
             "attention": probes.attention_maps(found),
             "overlays": probes.overlays(found),
+            "overlay_note": probes.overlay_note(found),
             "margins": plots.reward_margins(logs),
             "rewards": plots.rewards(logs),
             "losses": plots.losses(logs),
@@ -147,23 +149,49 @@ def write_report(
     return Path(output_file)
 
 
-def _against(comparisons: Sequence[Comparison]) -> dict[str, Markup]:
+@dataclass(frozen=True, slots=True)
+class Tradeoff:
+    """Hallucination against coverage in a benchmark.
+
+    Attributes:
+        plot: A point for each run that has both.
+        missing: The other runs, each with the reason.
+    """
+
+    plot: Markup
+    missing: tuple[str, ...]
+
+
+def _against(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> dict[str, Tradeoff]:
     """Hallucination against coverage, for each benchmark that measures both."""
-    pictures = {}
+    found = {}
     for comparison in comparisons:
         for fault, cover in AGAINST:
-            if fault in comparison.metrics and cover in comparison.metrics:
-                points = [(found[cover], found[fault]) for found in comparison.estimates]
-                defined = [not (math.isnan(x.value) or math.isnan(y.value)) for x, y in points]
-                kept = [
-                    (*point, label)
-                    for point, label, ok in zip(points, comparison.runs, defined, strict=True)
-                    if ok
-                ]
-                if kept:
-                    xs, ys, labels = zip(*kept, strict=True)
-                    pictures[comparison.benchmark] = plots.scatter(xs, ys, labels, cover, fault)
-    return pictures
+            if fault not in comparison.metrics or cover not in comparison.metrics:
+                continue
+            missing = {place: _why_missing(comparison, one, fault, cover) for place, one in enumerate(runs)}
+            places = [place for place, reason in missing.items() if not reason]
+            if places:
+                labels = [runs[place].label for place in places]
+                kept = [comparison.estimates[comparison.runs.index(label)] for label in labels]
+                xs, ys = ([estimates[name] for estimates in kept] for name in (cover, fault))
+                plot = plots.scatter(xs, ys, labels, cover, fault, places)
+                reasons = (f"{runs[place].label}, {reason}" for place, reason in missing.items() if reason)
+                found[comparison.benchmark] = Tradeoff(plot, tuple(reasons))
+    return found
+
+
+def _why_missing(comparison: Comparison, run: Run, fault: str, cover: str) -> str:
+    """Why a run has no point in the plot of two metrics; empty if it has one."""
+    if run.label not in comparison.runs:
+        scored = comparison.benchmark in run.scores
+        return "which shares no item with the others" if scored else "which is not scored on it"
+    values = comparison.estimates[comparison.runs.index(run.label)]
+    if math.isnan(values[fault].value):
+        return f"whose answers name no object, so that {in_words(fault)} is not defined"
+    if math.isnan(values[cover].value):
+        return f"whose pictures have no object to name, so that {in_words(cover)} is not defined"
+    return ""
 
 
 def _gallery(runs: Sequence[Run], dataset: Path | None, model: str | None) -> tuple[list[RowView], int]:

@@ -17,6 +17,7 @@ from mfpo.preferences.noise import FEATHERED_SCOPES, NOISY_SCOPES, noise_level
 from mfpo.preferences.regions.masks import decode_rle, union_mask
 from mfpo.preferences.rejected import picture_of, rejected_inputs, stored_rejected
 from mfpo.records import ImageSource, Keyword, Noise, PreferencePair, Region, text_of
+from mfpo.report.crop import seen_in_words, seen_part
 from mfpo.report.marks import Mark, Piece, changed_words, pieces
 from mfpo.report.page import KEYWORD_COLOURS, data_uri
 
@@ -83,6 +84,7 @@ class RowView:
         problem: Why there are no pictures, for people.
         keywords: The legend, by rank.
         frames: The rejected image, one for each noise step.
+        seen: Which part of the picture the model sees, in words; empty where it sees all of it.
         pixelated: Whether the model's input is so small that its pixels should stay visible.
         prompt: The question.
         chosen: The chosen answer with its keywords marked.
@@ -102,6 +104,7 @@ class RowView:
     problem: str
     keywords: tuple[KeywordView, ...]
     frames: tuple[Frame, ...]
+    seen: str
     pixelated: bool
     prompt: str
     chosen: tuple[Piece, ...]
@@ -171,11 +174,13 @@ def row_view(
     source = pair.images[pair.noise.image] if pair.noise.image < len(pair.images) else ImageSource()
     picture: Image.Image | None = None
     frames: tuple[Frame, ...] = ()
-    scope, share, pixelated, problem = str(pair.noise.scope), 0.0, False, ""
+    scope, share, seen, pixelated, problem = str(pair.noise.scope), 0.0, "", False, ""
     try:
         picture = open_image(source)
         share = float(union_mask(pair.regions, (picture.height, picture.width)).mean())
         frames, scope, pixelated = _frames(pair, picture, image_processor, steps)
+        part = seen_part(image_processor, picture.size)
+        seen = seen_in_words(part) if part else ""
     except (RowError, UserError, ValueError) as error:
         problem = str(error)
     return RowView(
@@ -187,6 +192,7 @@ def row_view(
         problem=problem,
         keywords=tuple(_keyword_view(k, i, pair.regions) for i, k in enumerate(pair.keywords)),
         frames=frames,
+        seen=seen,
         pixelated=pixelated,
         prompt=text_of(pair.prompt),
         chosen=tuple(pieces(chosen, _keyword_marks(pair.keywords))),

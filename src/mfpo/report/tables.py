@@ -8,20 +8,11 @@ from dataclasses import dataclass, replace
 
 from mfpo.evaluation.comparison import Comparison, compare_results
 from mfpo.evaluation.comparison_tables import decimals, power_note, stars
+from mfpo.evaluation.headline import headline
 from mfpo.evaluation.results import ScoreResult
 from mfpo.evaluation.statistics import Difference, Estimate, Metric
 from mfpo.report.runs import Run
 from mfpo.report.scoring import Scoring, scoring
-
-HEADLINE: dict[str, tuple[str, ...]] = {
-    "amber": ("CHAIR", "Cover", "Hal", "Cog", "Accuracy", "Precision", "Recall", "F1"),
-    "mmhal": ("score", "hallucination_rate"),
-    "pope": ("Accuracy", "Precision", "Recall", "F1", "Yes_ratio"),
-    "scenes": ("CHAIR_s", "CHAIR_i", "Cover", "F1", "Cog", "colour", "position", "yes_no", "words"),
-    "grounding": ("swap_accuracy", "removal_accuracy"),
-    "distortion": ("clean", "region@500", "global@500", "black"),
-}
-"""Metrics that are shown at once; all metrics of a benchmark that is not named here."""
 
 ORDER = (
     *("amber", "chair", "objhal", "mmhal", "llava-bench", "pope", "scenes"),
@@ -115,8 +106,7 @@ def result_tables(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> lis
     for comparison in comparisons:
         name = comparison.benchmark
         results = [(one.label, one.scores[name]) for one in runs if name in one.scores]
-        wanted = HEADLINE.get(results[0][1].name, ())
-        leading = [metric for metric in wanted if metric in comparison.metrics] or list(comparison.metrics)
+        leading = headline(results[0][1].name, list(comparison.metrics))
         others = [metric for metric in comparison.metrics if metric not in leading]
         printed = _printed_rows(comparison, dict(results), runs)
         tables.append(

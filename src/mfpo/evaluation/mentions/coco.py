@@ -262,7 +262,7 @@ def ground_truth(
     places = [f"{folder}{name}{end}" for folder in ("", "coco_gt_objects/") for end in (".gz", "")]
     if variant == "wordnet":
         places.insert(0, "gt_objects.json")
-    path = find(places, data_dir)
+    path = find(places, data_dir, HOW_TO_GET_COCO)
     if path is not None:
         return GroundTruth(_read_objects(path), {"ground_truth": f"{path.name} sha256:{sha256_of(path)}"})
     return _from_annotations(data_dir, set(ids), rules, to_lemmas)
@@ -289,7 +289,7 @@ def _from_annotations(
     for part in ("val", "train"):
         for kind in ("instances", "captions"):
             name = f"{kind}_{part}2014.json"
-            path = find([f"{folder}{name}" for folder in _ANNOTATIONS], data_dir)
+            path = find([f"{folder}{name}" for folder in _ANNOTATIONS], data_dir, HOW_TO_GET_COCO)
             if path is None:
                 if part == "train" and ids <= objects.keys():
                     continue

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mfpo.records import Box
+
 Piece = str | tuple[str, int, int]
 """A stretch of text: as it is, or with the number of its keyword (-1 for none) and whether it differs (0, 1)
 from the other answer."""
@@ -57,6 +59,7 @@ class NoiseEntry:
         fallback: Why it is not what was asked for; empty where it is.
         schedule: Schedule that turns the step into a noise level.
         step: Noise step, 0 to 999; -1 for scopes without noise.
+        feather: Share of the picture's shorter side over which the noise fades out around the regions.
         seed: Seed of the row, in decimal; text, since it does not fit into the numbers of a browser.
         image: Which image of the prompt is perturbed, 0-based.
     """
@@ -66,6 +69,7 @@ class NoiseEntry:
     fallback: str
     schedule: str
     step: int
+    feather: float
     seed: str
     image: int
 
@@ -132,6 +136,9 @@ class RowPictures:
         mask_size: (height, width) of all these masks.
         exact: The rejected image as the model gets it; None where it was not asked for or cannot be made.
         stored: The rejected image that the dataset stores, if it does.
+        seen: Part of the perturbed image that the model sees, as (left, top, right, bottom) in shares of its
+            sides; None where it sees all of it, or the rejected image was not made.
+        seen_words: The same in words.
         view: (width, height) at which the model sees the whole of the perturbed image, for the preview.
     """
 
@@ -142,6 +149,8 @@ class RowPictures:
     mask_size: tuple[int, int] = (0, 0)
     exact: Picture | None = None
     stored: Picture | None = None
+    seen: Box | None = None
+    seen_words: str = ""
     view: tuple[int, int] = (0, 0)
 
 

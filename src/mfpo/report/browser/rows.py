@@ -12,7 +12,7 @@ from PIL import Image
 
 from mfpo.data.images import open_image
 from mfpo.errors import RowError, UserError
-from mfpo.preferences.noise import NOISY_SCOPES
+from mfpo.preferences.noise import FEATHERED_SCOPES, NOISY_SCOPES
 from mfpo.preferences.regions.masks import decode_rle, encode_rle, union_mask
 from mfpo.preferences.rejected import native_mask, picture_of, rejected_inputs, stored_rejected
 from mfpo.records import ImageSource, PreferencePair, Region, RegionStatus, in_one_line, text_of
@@ -31,6 +31,7 @@ from mfpo.report.browser.words import (
     noise_in_words,
     status_in_words,
 )
+from mfpo.report.crop import seen_in_words, seen_part
 from mfpo.report.marks import changed_words, layered
 from mfpo.report.rows import shrunk_mask
 
@@ -124,12 +125,13 @@ class RowMaker:
         if scope == "random":
             place = encode_rle(shrunk_mask(native_mask(target.size, (), pair.noise), self.image_size))
         stored = open_image(stored_rejected(pair)) if pair.rejected_images else None
-        exact, view = None, target.size
+        exact, seen, view = None, None, target.size
         if self.exact:
             made = rejected_inputs(self.image_processor, target, pair.regions, pair.noise, stored)
-            seen = picture_of(self.image_processor, made.inputs)
-            scope, view = made.scope, _whole_view(target.size, seen.size)
-            exact = self._embedded(seen, "rejected", embed, seen.size)
+            rendered = picture_of(self.image_processor, made.inputs)
+            scope, view = made.scope, _whole_view(target.size, rendered.size)
+            exact = self._embedded(rendered, "rejected", embed, rendered.size)
+            seen = seen_part(self.image_processor, target.size)
         masks = tuple(self._mask(keyword.text, pair.regions, shape) for keyword in pair.keywords)
         return scope, RowPictures(
             number=pictures.number,
@@ -139,6 +141,8 @@ class RowMaker:
             mask_size=shrunk_mask(np.zeros(shape, dtype=bool), self.image_size).shape,
             exact=exact,
             stored=self._embedded(stored, "stored", embed) if stored is not None else None,
+            seen=seen,
+            seen_words=seen_in_words(seen) if seen else "",
             view=view,
         )
 
@@ -194,6 +198,7 @@ class RowMaker:
             fallback=fallback,
             schedule=str(noise.schedule),
             step=step,
+            feather=noise.feather if scope in FEATHERED_SCOPES else 0.0,
             seed=str(noise.seed),
             image=noise.image,
         )

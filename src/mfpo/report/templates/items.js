@@ -60,11 +60,18 @@ const pictureOf = (item, pictures) => {
   return mfpo.element("div", { className: "no-picture", textContent: text });
 };
 
+// What identifies an item, each piece of it once: ids often hold the kind or the picture's name.
+mfpo.captionOf = ({ id, kind, image }) => {
+  const parts = id.split(/[/\s]/);
+  const stem = image.replace(/\.[^.]*$/, "");
+  return [id, parts.includes(kind) ? "" : kind, parts.includes(image) || parts.includes(stem) ? "" : image].filter(Boolean).join(" · ");
+};
+
 mfpo.itemCard = (item, pictures, runs) => mfpo.element(
   "article", { className: "answer" },
   mfpo.element(
     "div", { className: "picture" }, pictureOf(item, pictures),
-    mfpo.element("p", { className: "tally", textContent: [item.id, item.kind, item.image === item.id ? "" : item.image].filter(Boolean).join(" · ") }),
+    mfpo.element("p", { className: "tally", textContent: mfpo.captionOf(item) }),
   ),
   mfpo.element(
     "div", { className: "said" },

@@ -6,7 +6,7 @@ mfpo.virtualList = (container, { height, width = Infinity, render, fill }) => {
   space.setAttribute("role", "presentation");
   container.append(space);
   const shown = new Map();
-  let items = [], columns = 1, timer = 0, frame = 0;
+  let items = [], columns = 0, timer = 0, frame = 0;
 
   const settle = () => {
     for (const [index, element] of shown) {
@@ -45,8 +45,9 @@ mfpo.virtualList = (container, { height, width = Infinity, render, fill }) => {
     frame ||= requestAnimationFrame(draw);
   };
 
+  const columnsThatFit = () => Math.max(1, Math.floor(container.clientWidth / width));
   const layout = () => {
-    columns = Math.max(1, Math.floor(container.clientWidth / width));
+    columns = columnsThatFit();
     space.style.height = `${Math.ceil(items.length / columns) * height}px`;
     for (const element of shown.values()) element.remove();
     shown.clear();
@@ -54,7 +55,8 @@ mfpo.virtualList = (container, { height, width = Infinity, render, fill }) => {
   };
 
   container.addEventListener("scroll", later, { passive: true });
-  new ResizeObserver(layout).observe(container);
+  // It is told of the first size too: what is drawn and filled by then must stay.
+  new ResizeObserver(() => (columns === columnsThatFit() ? draw() : layout())).observe(container);
   return {
     set: (found) => {
       items = found;
@@ -69,6 +71,8 @@ mfpo.virtualList = (container, { height, width = Infinity, render, fill }) => {
       else if (top + height > scrollTop + clientHeight) container.scrollTop = top + height - clientHeight;
     },
     columns: () => columns,
+    // Fill at once what is in view, without waiting for scrolling to end.
+    settle,
     elements: () => shown.size,
   };
 };

@@ -242,6 +242,7 @@
       showChoices();
       if (!current && found.length) open(found[0]);
       reveal();
+      for (const one of [list, grid]) one.settle();
       document.body.dataset.ready = "yes";
       performance.mark("all-rows");
     },

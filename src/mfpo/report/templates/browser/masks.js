@@ -71,6 +71,41 @@ mfpo.drawMask = (canvas, mask, [height, width], colour, stencil = false) => {
   return canvas;
 };
 
+// A mask that falls linearly to 0 over `fade` pixels around itself, from 1 to 0, by Euclidean distance.
+mfpo.fadedMask = (mask, [height, width], fade) => {
+  const far = height + width, reach = Math.ceil(fade);
+  const below = new Float32Array(mask.length).fill(far);  // to the nearest pixel of the mask in the same column
+  for (const [from, to, by] of [[0, height, 1], [height - 1, -1, -1]]) {
+    for (let x = 0; x < width; x++) {
+      for (let y = from, distance = far; y !== to; y += by) {
+        const i = y * width + x;
+        distance = mask[i] ? 0 : distance + 1;
+        below[i] = Math.min(below[i], distance);
+      }
+    }
+  }
+  return Float32Array.from(mask, (inside, i) => {
+    if (inside) return 1;
+    const x = i % width, row = i - x;
+    let least = fade * fade;
+    for (let other = Math.max(0, x - reach); other <= Math.min(width - 1, x + reach); other++) {
+      least = Math.min(least, (x - other) ** 2 + below[row + other] ** 2);
+    }
+    return 1 - Math.sqrt(least) / fade;
+  });
+};
+
+// A strength from 0 to 1 as the opacity of a canvas, for use as a stencil.
+mfpo.drawStrength = (strength, [height, width]) => {
+  const canvas = mfpo.newCanvas(width, height), context = canvas.getContext("2d");
+  const pixels = context.createImageData(width, height);
+  strength.forEach((value, i) => {
+    pixels.data[4 * i + 3] = Math.round(255 * value);
+  });
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+};
+
 // Where a label of a mask fits: its topmost row, at the middle of that row; as shares of the picture.
 mfpo.anchorOf = (mask, [height, width]) => {
   const first = mask.indexOf(1);

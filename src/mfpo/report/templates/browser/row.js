@@ -106,6 +106,8 @@ const stencilOf = (row, pictures, masks) => {
   if (row.noise.scope === "global") return null;
   const parts = pictures.place ? [mfpo.decodeMask(pictures.place, pictures.mask_size)] : masks.filter(Boolean);
   const union = mfpo.unionOf(parts, pictures.mask_size);
+  const fade = row.noise.feather * Math.min(...pictures.mask_size);
+  if (fade > 0 && union.includes(1)) return mfpo.drawStrength(mfpo.fadedMask(union, pictures.mask_size, fade), pictures.mask_size);
   return mfpo.drawMask(mfpo.newCanvas(1, 1), union, pictures.mask_size, "#000000", true);
 };
 
@@ -145,18 +147,20 @@ const previewOf = (row, pictures, picture, masks) => {
   return { node: element("div", {}, canvas, controls, element("p", { className: "note", textContent: note })), start };
 };
 
-const exactOf = (row, picture) => {
+const exactOf = (row, pictures) => {
+  const picture = pictures.exact;
   const [width, height] = [picture.width, picture.height];
   const step = row.noise.step < 0 ? row.noise.scope : `step ${row.noise.step}`;
   const shown = image(picture, `rejected image as the model gets it, ${step}`);
   shown.classList.toggle("pixelated", Math.max(width, height) <= 160);
-  const note = `What the model gets in training, at ${width} × ${height}: ${step}, seed ${row.noise.seed}.`;
+  const crop = pictures.seen_words ? ` Cropped by the model's processor to ${pictures.seen_words}.` : "";
+  const note = `What the model gets in training, at ${width} × ${height}: ${step}, seed ${row.noise.seed}.${crop}`;
   return element("div", {}, shown, element("p", { className: "note", textContent: note }));
 };
 
 const rejectedFigure = (row, pictures, picture, masks) => {
   const views = [];
-  if (pictures.exact) views.push(["Exact", exactOf(row, pictures.exact), null]);
+  if (pictures.exact) views.push(["Exact", exactOf(row, pictures), null]);
   if (row.noise.step >= 0) {
     const preview = previewOf(row, pictures, picture, masks);
     views.push(["Noise slider", preview.node, preview.start]);
@@ -192,12 +196,22 @@ const pictureFigure = (row, pictures) => {
   const name = (index) => (pictures.images.length > 1 ? `Image ${index + 1} of ${pictures.images.length}` : "Picture");
   const node = figure("", "");
   const [title, detail] = node.querySelector("figcaption").children;
-  const holder = element("div", {});
+  const holder = element("div", {}), note = element("p", { className: "note" });
+  // The picture, and what the model sees of it if that is not all.
+  const framed = (picture, index) => {
+    const shown = image(picture, `${name(index)} of the prompt`);
+    const cropped = index === target && pictures.seen !== null;
+    note.textContent = cropped ? `Framed: what the model sees, ${pictures.seen_words}.` : "";
+    if (!cropped) return shown;
+    const frame = element("div", { className: "seen" }), [left, top, right, bottom] = pictures.seen;
+    Object.assign(frame.style, { left: `${100 * left}%`, top: `${100 * top}%`, right: `${100 * (1 - right)}%`, bottom: `${100 * (1 - bottom)}%` });
+    return element("div", { className: "stack" }, shown, frame);
+  };
   const show = (index) => {
     const picture = pictures.images[index];
     title.textContent = name(index);
     detail.textContent = [index === target && pictures.images.length > 1 ? "the one perturbed" : "", picture ? `${picture.width} × ${picture.height}` : ""].filter(Boolean).join(", ");
-    holder.replaceChildren(picture ? image(picture, `${name(index)} of the prompt`) : broken("this image cannot be read"));
+    holder.replaceChildren(picture ? framed(picture, index) : broken("this image cannot be read"));
   };
   const strip = element("div", { className: "strip" }, ...pictures.images.map((picture, index) => {
     const button = element(
@@ -208,7 +222,7 @@ const pictureFigure = (row, pictures) => {
     button.addEventListener("click", () => show(index));
     return button;
   }));
-  node.append(holder);
+  node.append(holder, note);
   if (pictures.images.length > 1) node.append(strip);
   show(target < pictures.images.length ? target : 0);
   return node;
