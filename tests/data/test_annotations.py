@@ -65,7 +65,7 @@ def test_contradictory_boxes(tmp_path: Path, found: Any, box_format: BoxFormat |
         load_annotations(path, box_format)
 
 
-COCO = {
+COCO: dict[str, Any] = {
     "images": [{"id": 4, "file_name": "a.jpg", "height": 20, "width": 30}, {"id": 5, "file_name": "b.jpg"}],
     "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "ball"}],
     "annotations": [
@@ -129,6 +129,43 @@ def test_a_bad_line_is_named(tmp_path: Path, row: str, where: str) -> None:
     with pytest.raises(UserError) as caught:
         load_annotations(path)
     assert str(caught.value).startswith(f"{path}{where}")
+
+
+BOXES = {"dog": [[1, 1, 2, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "hint"),
+    [
+        ({"image": "a.png", "box": BOXES}, "box", "did you mean 'boxes'"),
+        ({"img": "a.png", "boxes": BOXES}, "img", "did you mean 'image'"),
+        ({"image": "a.png", "boxes": BOXES, "mask": {}}, "mask", "did you mean 'masks'"),
+        ({"image": "a.png", "objects": BOXES}, "objects", "choose one of|did you mean"),
+    ],
+)
+def test_an_unknown_key_is_refused(tmp_path: Path, row: dict[str, Any], key: str, hint: str) -> None:
+    first = {"image": "b.png", "boxes": BOXES}
+    path = write(tmp_path / "a.jsonl", [first, row])
+    with pytest.raises(UserError, match=hint) as caught:
+        load_annotations(path)
+    assert str(caught.value).startswith(f"{path}:2: unknown key {key!r}\n")
+    (tmp_path / "a.json").write_text(json.dumps([first, row]))
+    with pytest.raises(UserError, match=f"unknown key {key!r}"):
+        load_annotations(tmp_path / "a.json")
+
+
+def test_further_keys_of_known_files_are_read_over(tmp_path: Path) -> None:
+    notes = {"context": "street", "objects": ["dog"], "keywords": ["dog"], "image_id": 7, "licence": 4}
+    path = write(tmp_path / "a.jsonl", [{"image": "a.png", "boxes": BOXES, **notes}])
+    assert boxes(load_annotations(path), "a.png", (9, 9)) == [(1, 1, 2, 2)]
+    more = {"info": {}, "licenses": [], "images": [{**image, "flickr_url": "x"} for image in COCO["images"]]}
+    objects = [{**entry, "iscrowd": 0, "area": 1.5, "score": 0.5} for entry in COCO["annotations"]]
+    (tmp_path / "coco.json").write_text(json.dumps({**COCO, **more, "annotations": objects}))
+    assert len(load_annotations(tmp_path / "coco.json")) == 2
+
+
+def test_real_annotations_are_read(shared: Path) -> None:
+    assert len(load_annotations(shared / "data/photo_pairs/annotations.jsonl")) == 24
 
 
 def test_files_that_are_no_annotations(tmp_path: Path) -> None:

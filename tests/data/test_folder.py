@@ -19,7 +19,7 @@ from PIL import Image
 from mfpo.data.columns import extra_types
 from mfpo.data.files import read_jsonl
 from mfpo.data.folder import PreferenceDataset, open_dataset, read_manifest, shard_files
-from mfpo.data.writer import DatasetWriter
+from mfpo.data.writer import DatasetWriter, check_free, check_writable
 from mfpo.errors import Skip, UserError
 from mfpo.records import (
     ImageSource,
@@ -189,7 +189,7 @@ def test_a_resumed_folder_equals_an_uninterrupted_one(tmp_path: Path, after: int
     finish(tmp_path / "whole", ROWS, **options)
     interrupted(tmp_path / "resumed", ROWS, after, **options)
     assert not shard_files(tmp_path / "resumed")
-    with pytest.raises(UserError, match="unfinished"):
+    with pytest.raises(UserError, match="is unfinished" if start else "finished no rows"):
         open_dataset(tmp_path / "resumed")
     assert finish(tmp_path / "resumed", ROWS, **options) == start
     for name in [
@@ -261,6 +261,31 @@ def test_an_unfinished_dataset_with_other_settings_is_not_continued(tmp_path: Pa
     assert list(open_dataset(tmp_path)) == ROWS
 
 
+def test_what_finished_no_row_does_not_block_other_settings(tmp_path: Path) -> None:
+    """A build that fails at once is repeated with the mistake mended."""
+    interrupted(tmp_path, ROWS, 1, rows_per_shard=2, fingerprint="one")
+    check_free(tmp_path, "two")
+    assert finish(tmp_path, ROWS, rows_per_shard=2, fingerprint="two") == 0
+    assert list(open_dataset(tmp_path)) == ROWS
+    with pytest.raises(UserError, match="already here"):
+        check_free(tmp_path, "one")
+    check_free(tmp_path, "one", overwrite=True)
+
+
+def test_what_nobody_can_go_on_with_does_not_stay(tmp_path: Path) -> None:
+    interrupted(tmp_path, ROWS, 5, rows_per_shard=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_check_of_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for folder in (tmp_path / "old", tmp_path / "new/in/new"):
+        check_writable(folder, keep=False)
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+    check_writable(tmp_path / "new/in/new")
+    assert (tmp_path / "new/in/new").is_dir()
+
+
 def test_a_failed_overwrite_keeps_the_old_dataset(tmp_path: Path) -> None:
     write(tmp_path, ROWS, fingerprint="one")
     interrupted(tmp_path, ROWS[:3], 2, rows_per_shard=1, fingerprint="two", overwrite=True)
@@ -272,7 +297,9 @@ def test_no_rows_is_an_error_that_says_why(tmp_path: Path) -> None:
         with DatasetWriter(tmp_path) as writer:
             writer.skip(Skip("p.jsonl:1", "missing-image", "a.png does not exist"))
 
-    with pytest.raises(UserError, match=r"1 missing-image.*\n.*p.jsonl:1.*a.png does not exist"):
+    with pytest.raises(
+        UserError, match=r"1 missing-image.*\n.*--image_dir; .*p.jsonl:1.*a.png does not exist"
+    ):
         write_nothing()
 
 
@@ -304,6 +331,18 @@ def test_folders_that_are_no_datasets(tmp_path: Path) -> None:
     (tmp_path / "data/train-00000-of-00001.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="not a Parquet file"):
         open_dataset(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_dataset_says_what_makes_one(tmp_path: Path) -> None:
+    pairs = tmp_path / "my pairs.jsonl"
+    pairs.write_text("{}")
+    with pytest.raises(UserError) as caught:
+        open_dataset(pairs)
+    assert str(caught.value).startswith(f"--dataset {pairs}: a file, and not a dataset folder")
+    assert f"`mfpo build --dataset '{pairs}' --output_dir 'data/my pairs'`" in caught.value.fix
+    write(tmp_path / "built", [pair(0)])
+    with pytest.raises(UserError, match=rf"--dataset {tmp_path}/built$"):
+        open_dataset(shard_files(tmp_path / "built")[0])
 
 
 def test_a_late_new_column_is_a_programming_error(tmp_path: Path) -> None:

@@ -346,6 +346,18 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     jsonl(tmp_path / "pairs.jsonl", [PLAIN])
     with pytest.raises(UserError, match=r"did you mean 'pairs.jsonl'"):
         list(read_source(str(tmp_path / "pears.jsonl")))
+    for name in (".git", "LICENSE", "Makefile", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as caught:
+        list(read_source(str(tmp_path / "rlhf-v.parquet")))
+    assert caught.value.fix == "check the path; data files there: pairs.jsonl"
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/LICENSE").touch()
+    with pytest.raises(UserError) as caught:
+        list(read_source(str(tmp_path / "code/rlhf-v.parquet")))
+    assert caught.value.fix == "check the path"
+    with pytest.raises(UserError, match=r"there is no folder .*/nowhere either"):
+        list(read_source(str(tmp_path / "nowhere/rlhf-v.parquet")))
     with pytest.raises(UserError, match="neither a local path nor a dataset of the Hub"):
         list(read_source("nobody/has-this-dataset"))
     (tmp_path / "empty").mkdir()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -256,9 +257,9 @@ def test_an_interrupted_build_goes_on_where_it_was(
 def test_settings_do_not_mix_in_one_folder(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = with_pictures(source, 5).config(tmp_path / "out")
+    config = with_pictures(source, 40).config(tmp_path / "out")
     with monkeypatch.context() as patch:
-        interrupt_at(patch, 3, KeyboardInterrupt)
+        interrupt_at(patch, 36, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             build_dataset(config)
     other = replace(config, noise_step=700)
@@ -411,6 +412,7 @@ def test_limit(source: Source, tmp_path: Path) -> None:
     [
         ({"dataset": ""}, "--dataset"),
         ({"output_dir": ""}, "--output_dir"),
+        ({"check_regions": True, "annotations": None}, "--check_regions"),
         ({"noise_step": 1000}, "step"),
         ({"noise_scope": "regions"}, "did you mean 'region'"),
         ({"noise_fraction": 0.0}, "--noise_fraction"),
@@ -436,12 +438,80 @@ def test_settings_that_cannot_work(source: Source, tmp_path: Path, change: dict[
     config = replace(with_pictures(source, 1).config(tmp_path / "out"), **change)
     with pytest.raises(UserError, match=what):
         build_dataset(config)
-    assert not shard_files(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"regions": "own_backend:Hole"}, "has no 'Hole'"),
+        ({"regions": "clipseg", "device": "cpu"}, "the region model cannot be loaded"),
+        ({"regions": "annotations", "annotations": "bad.jsonl"}, "unknown key 'box'"),
+    ],
+)
+def test_a_backend_that_cannot_be_had_is_told_before_a_bar_and_a_folder(
+    source: Source,
+    tmp_path: Path,
+    calls: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    what: str,
+    workers: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.jsonl").write_text('{"image": "0.png", "box": {}}')
+    right = with_pictures(source, 2).config(tmp_path / "out")
+    wrong = replace(right, annotations=None, num_workers=workers)
+    with pytest.raises(UserError, match=what):
+        build_dataset(replace(wrong, **change))
+    assert not (tmp_path / "out").exists() and capsys.readouterr().err == ""
+    assert build_dataset(right).rows == 2
+
+
+def test_a_first_build_that_finished_no_row_does_not_block_the_second(
+    source: Source, tmp_path: Path, calls: Path
+) -> None:
+    config = with_pictures(source, 12).config(tmp_path / "out")
+    with pytest.raises(UserError, match="failed on 10 pictures"):
+        build_dataset(replace(config, regions="own_backend:Broken"))
+    assert build_dataset(config).rows == 12
+
+
+@pytest.mark.parametrize(
+    ("boxes", "name", "change", "what"),
+    [
+        (BOXES, "other.png", {}, "No image of a row is named in .*annotations.jsonl: it names 'other.png'"),
+        (
+            {"sofa": BOXES["mug"]},
+            "0.png",
+            {},
+            "1 of 1 images are annotated, and their labels, such as 'sofa'",
+        ),
+        ({}, "0.png", {}, "1 of 1 images are annotated, and there are no boxes or masks"),
+        (BOXES, "0.png", {"max_region": 0.01}, "What was found was dropped: 2 too-large"),
+    ],
+)
+def test_why_no_row_has_a_region(
+    source: Source,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    boxes: dict[str, Any],
+    name: str,
+    change: dict[str, Any],
+    what: str,
+) -> None:
+    with_pictures(source, 1)
+    source.annotations = [{"image": name, "boxes": boxes}]
+    build_dataset(source.config(tmp_path / "out", **change))
+    shown = capsys.readouterr().out
+    assert re.search(what, shown) and ("named in" in shown) == (name == "other.png")
 
 
 def test_a_source_without_one_usable_row(source: Source, tmp_path: Path) -> None:
     source.add("gone.png", None)
-    with pytest.raises(UserError, match=r"no row can be used \(1 missing-image\)"):
+    with pytest.raises(UserError, match=r"no row can be used \(1 missing-image\)\n.*--image_dir"):
         build_dataset(source.config(tmp_path / "out"))
     source.lines = ['{"a": 1}']
     with pytest.raises(UserError, match="fit no known layout; found a;"):

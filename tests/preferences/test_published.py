@@ -187,6 +187,19 @@ def test_inspect_loads_no_region_model(config: BuildConfig, capsys: pytest.Captu
     assert "searched by grounded-sam2 when built" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("gpu", "backend"), [(False, "clipseg"), (True, "grounded-sam2")])
+def test_inspect_names_the_backend_that_auto_takes(
+    config: BuildConfig,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: bool,
+    backend: str,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    build_dataset(replace(config, inspect=True, annotations=None))
+    assert f"searched by {backend} (auto) when built" in capsys.readouterr().out
+
+
 def test_an_edited_card_stays(config: BuildConfig) -> None:
     build_dataset(config)
     card = Path(config.output_dir) / "README.md"

@@ -21,7 +21,12 @@ from mfpo.errors import UserError
 from mfpo.preferences.build import build_dataset
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.regions import instances
-from mfpo.preferences.regions.base import RegionOptions, backend_fingerprint, load_backend
+from mfpo.preferences.regions.base import (
+    RegionOptions,
+    backend_fingerprint,
+    default_checkpoints,
+    load_backend,
+)
 from mfpo.preferences.regions.checkpoints import Checkpoint, Place, checkpoints
 from mfpo.preferences.regions.instances import decode_boxes, resized_masks
 from mfpo.preferences.regions.masks import box_of, decode_rle
@@ -366,10 +371,21 @@ def test_boxes_become_masks_of_their_own_place(
 
 def test_what_cannot_be_loaded_says_how_to_get_it(folders: dict[str, str], tmp_path: Path) -> None:
     for name in ("clipseg", "grounded-sam2", "owlv2-sam"):
-        with pytest.raises(UserError, match="hf download"):
+        with pytest.raises(UserError) as caught:
             load_backend(name, RegionOptions(device="cpu"))
-    with pytest.raises(UserError, match="ask for access"):
+        for checkpoint in default_checkpoints()[name]:
+            assert f"`hf download {checkpoint.name}`" in caught.value.fix
+        assert "--regions annotations --annotations FILE" in caught.value.fix
+    with pytest.raises(UserError, match=r"ask for access at .*`hf download facebook/sam3`"):
         load_backend("sam3", RegionOptions(device="cpu"))
+    with pytest.raises(UserError, match="`hf download own/clipseg --revision v2`"):
+        load_backend("clipseg", RegionOptions(model="own/clipseg", revision="v2", device="cpu"))
+    half = f"own/dino,{folders['clipseg']}"
+    with pytest.raises(UserError, match=r"`hf download own/dino` where .*--region_model FOLDER,FOLDER"):
+        load_backend("grounded-sam2", RegionOptions(model=half, device="cpu"))
+    with pytest.raises(UserError) as caught:
+        load_backend("clipseg", RegionOptions(model=str(tmp_path / "gone"), device="cpu"))
+    assert "hf download" not in caught.value.fix and "a folder with config.json" in caught.value.fix
     with pytest.raises(UserError, match="DETECTOR,SEGMENTER"):
         load_backend("grounded-sam2", RegionOptions(model=folders["clipseg"], device="cpu"))
     with pytest.raises(UserError, match="--device cuda:9"):

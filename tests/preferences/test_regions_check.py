@@ -66,6 +66,10 @@ def test_found_regions_are_compared_with_boxes(
         assert len(pictures) == 3 and drawn.size == (640, 346)
     with pytest.raises(UserError, match="--annotations"):
         build_dataset(BuildConfig(dataset="x", output_dir="y", check_regions=True))
+    (tmp_path / "boxes.jsonl").write_text(json.dumps({"image": "a.png", "box": boxes}))
+    with pytest.raises(UserError, match="unknown key 'box'"):
+        build_dataset(replace(config, output_dir=str(tmp_path / "told_before_the_build")))
+    assert not (tmp_path / "told_before_the_build").exists()
 
 
 def test_wilson_interval() -> None:

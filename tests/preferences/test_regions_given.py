@@ -11,7 +11,7 @@ from PIL import Image
 
 from mfpo.data.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from mfpo.errors import RowError, UserError
-from mfpo.preferences.regions.base import RegionOptions, load_backend
+from mfpo.preferences.regions.base import RegionOptions, check_backend, load_backend
 from mfpo.preferences.regions.given import GivenRegions
 from mfpo.preferences.regions.masks import decode_rle, encode_rle
 from mfpo.records import Region
@@ -214,3 +214,5 @@ def test_unknown_and_incomplete_backends() -> None:
         load_backend("anotations")
     with pytest.raises(UserError, match="--annotations FILE"):
         load_backend("annotations", RegionOptions())
+    with pytest.raises(UserError, match="did you mean 'annotations'"):
+        check_backend("anotations", RegionOptions())

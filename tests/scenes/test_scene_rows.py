@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mfpo.data.annotation_files import load_annotations
 from mfpo.data.folder import open_dataset
+from mfpo.errors import UserError
 from mfpo.preferences.regions.masks import decode_rle
 from mfpo.records import Messages, text_of
 from mfpo.scenes.captions import parse, parse_plan
-from mfpo.scenes.command import write_rows
+from mfpo.scenes.command import run, write_rows
+from mfpo.scenes.config import ScenesConfig
 from mfpo.scenes.grounding import grounding_items
 from mfpo.scenes.preferences import RowMaker
-from mfpo.scenes.world import sample_scene
+from mfpo.scenes.render import Drawing, draw
+from mfpo.scenes.world import Scene, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,52 @@ def test_rows_and_annotations_on_disk(tmp_path: Path) -> None:
     mask = decode_rle(thing.rle, thing.size)
     ys, xs = np.nonzero(mask)
     assert thing.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+
+
+class Babbler:
+    name = "runs/babbler"
+
+
+def test_a_model_that_babbles_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def generate(vlm: Babbler, images: list, prompts: list, **settings: object) -> list[str]:
+        asked.append(len(prompts))
+        return ["the the mug"] * len(prompts)
+
+    monkeypatch.setattr("mfpo.models.generation.generate", generate)
+    monkeypatch.setattr("mfpo.scenes.preferences.draw", lambda scene, size: SimpleNamespace(image=None))
+    with pytest.raises(
+        UserError, match=r"^runs/babbler: 500 answers .* \(500 not-a-caption\); 0 of 9"
+    ) as caught:
+        write_rows(RowMaker(Babbler()), 9, tmp_path / "rows")
+    assert "without --quick" in caught.value.fix and len(asked) == 1
+    assert not list((tmp_path / "rows").iterdir())
+
+
+def test_quick_rows_are_from_templates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mfpo.scenes.command.ensure_llava", lambda *args, **kwargs: True)
+    loaded: list[str] = []
+    monkeypatch.setattr("mfpo.scenes.command.load_vlm", lambda name, **_: loaded.append(name))
+    config = ScenesConfig(output_dir=str(tmp_path / "rows"), train_model=str(tmp_path / "m"), num_samples=4)
+    run(replace(config, quick=True))
+    assert "answers are from templates" in capsys.readouterr().out and not loaded
+    assert len(open_dataset(tmp_path / "rows")) == 4
+    run(replace(config, output_dir=str(tmp_path / "sampled")))
+    assert "templates" not in capsys.readouterr().out and loaded == [str(tmp_path / "m")]
+
+
+def test_pictures_that_nobody_looks_at_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[object] = []
+
+    def counted(scene: Scene, size: int) -> Drawing:
+        drawn.append(scene)
+        return draw(scene, size)
+
+    monkeypatch.setattr("mfpo.scenes.preferences.draw", counted)
+    assert [row.scene for row in RowMaker().rows(3)] == drawn
 
 
 def test_grounding_captions_differ_in_one_object() -> None:

@@ -9,7 +9,8 @@ Two file formats are read. Our own, as JSON Lines or as a JSON array, has one ob
 
 ``boxes`` and ``masks`` map a label to one entry per instance; either may be missing. A mask is run lengths as
 pycocotools writes them, with ``size`` = [height, width]; as a bare string it takes the row's ``size``. A
-label that has masks needs no boxes. Other keys are ignored. The second format is COCO's instances file
+label that has masks needs no boxes. Other keys are ignored beside boxes or masks, but for those that look
+like a misspelt one, which would cost all regions of its image. The second format is COCO's instances file
 (``images``, ``annotations``, ``categories``; segmentations as polygons or run lengths).
 
 Everything refers to the picture after EXIF rotation. A box is ``xyxy_fraction`` (of width and height),
@@ -18,6 +19,7 @@ Everything refers to the picture after EXIF rotation. A box is ``xyxy_fraction``
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections import defaultdict
@@ -27,14 +29,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TextIO, TypeAlias, get_args
 
 from mfpo.data.annotations import AnnotatedImage, AnnotatedObject, Annotations
-from mfpo.errors import UserError
+from mfpo.errors import UserError, nearest
 from mfpo.records import Box
 
 BoxFormat: TypeAlias = Literal["xyxy_fraction", "xyxy", "xywh"]
 
 LARGEST_FRACTION = 1.5
 """Boxes whose values all stay below it are taken for fractions."""
+KEYS = ("image", "boxes", "masks", "size")
+"""Keys of a row of ours."""
 _COCO = {"images", "annotations"}
+_LONGEST_KEY = 80
+_ALIKE = 0.75
 
 
 def load_annotations(path: str | Path, box_format: BoxFormat | None = None) -> Annotations:
@@ -45,8 +51,8 @@ def load_annotations(path: str | Path, box_format: BoxFormat | None = None) -> A
         box_format: What the boxes are; recognised when None.
 
     Raises:
-        UserError: The file cannot be read or parsed, a row is malformed, or the boxes contradict their
-            format.
+        UserError: The file cannot be read or parsed, a row is malformed or has an unknown key, or the
+            boxes contradict their format.
     """
     path = Path(path)
     if box_format is not None and box_format not in get_args(BoxFormat):
@@ -63,9 +69,7 @@ def load_annotations(path: str | Path, box_format: BoxFormat | None = None) -> A
                 box_format = box_format or "xywh"
             else:
                 rows = enumerate(document, start=1) if isinstance(document, list) else _lines(file, path)
-                images = (
-                    _guarded(f"{path}:{number}", lambda row=row: _own_image(row)) for number, row in rows
-                )
+                images = (_read_own(f"{path}:{number}", row) for number, row in rows)
             annotations = Annotations(images, where=str(path))
     except OSError as error:
         raise UserError(f"the file cannot be read: {error.strerror}", where=f"--annotations {path}") from None
@@ -120,6 +124,19 @@ def _guarded(where: str, read: Any) -> Any:
             where=where,
             fix='{"image": NAME, "boxes": {LABEL: [[x0, y0, x1, y1], ...]}} per image, or COCO instances',
         ) from None
+
+
+def _read_own(where: str, row: Any) -> AnnotatedImage:
+    row_keys = row.keys() if isinstance(row, Mapping) else ()
+    unknown = [key for key in row_keys if key not in KEYS]
+    if "boxes" in row_keys or "masks" in row_keys:
+        missing = [key for key in KEYS if key not in row_keys]
+        unknown = [key for key in unknown if difflib.get_close_matches(key, missing, cutoff=_ALIKE)]
+    if unknown:
+        key = unknown[0][:_LONGEST_KEY]
+        hint = "a line has image, boxes, masks and size, or the file is one of COCO instances"
+        raise UserError(f"unknown key {key!r}", where=where, fix=f"{nearest(key, KEYS)} ({hint})")
+    return _guarded(where, lambda: _own_image(row))
 
 
 def _own_image(row: Any) -> AnnotatedImage:

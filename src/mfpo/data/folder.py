@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
@@ -140,6 +141,11 @@ def shard_files(folder: str | Path) -> list[Path]:
     return sorted((Path(folder) / "data").glob("train-*.parquet"))
 
 
+def has_finished_shards(folder: str | Path) -> bool:
+    """Whether an unfinished dataset folder holds rows that a resumed run need not make again."""
+    return any((Path(folder) / STAGING).glob("[0-9]*.json"))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of the folder."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -147,6 +153,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _no_dataset(folder: Path) -> UserError:
+    if folder.is_file():
+        return _a_file(folder)
+    if (folder / STAGING).is_dir() and not has_finished_shards(folder):
+        return UserError(
+            "no dataset in this folder: what was begun here finished no rows",
+            where=str(folder),
+            fix="run the command that was to make it once more; its settings may be others",
+        )
     if (folder / STAGING).is_dir():
         return UserError(
             "the dataset in this folder is unfinished",
@@ -155,3 +169,15 @@ def _no_dataset(folder: Path) -> UserError:
         )
     what = "no dataset in this folder" if folder.is_dir() else "no such folder"
     return UserError(what, where=f"--dataset {folder}", fix="make one with `mfpo build` or `mfpo scenes`")
+
+
+def _a_file(path: Path) -> UserError:
+    """A source that is not built yet, or a shard in the place of its folder."""
+    folder = path.absolute().parent.parent
+    if path.parent.name == "data" and path in shard_files(path.parent.parent):
+        fix = f"give its folder: --dataset {shlex.quote(str(folder))}"
+    else:
+        name = path.name.partition(".")[0] or "mine"
+        command = shlex.join(["mfpo", "build", "--dataset", str(path), "--output_dir", f"data/{name}"])
+        fix = f"make a dataset folder of it with `{command}`, and give --dataset that folder"
+    return UserError("a file, and not a dataset folder", where=f"--dataset {path}", fix=fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,12 @@ from mfpo.data.layouts.table import extra_columns, read_row, row_files
 from mfpo.data.mapping import ColumnMapping, column_mapping
 from mfpo.data.recognition import Recogniser
 from mfpo.data.source_config import SourceConfig
-from mfpo.data.tables import RawRow, file_kind, row_count, table_rows
-from mfpo.errors import RowError, Skip, UserError, nearest
+from mfpo.data.tables import FILE_KINDS, RawRow, file_kind, row_count, table_rows
+from mfpo.errors import RowError, Skip, UserError
 from mfpo.records import Sample
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_MOST_NAMED = 8
 
 
 class Table(Protocol):
@@ -243,9 +245,21 @@ def _open(config: SourceConfig) -> tuple[list[Path], Table]:
         return _open_folder(path, config)
     if _HUB_NAME.fullmatch(config.dataset) and not path.parent.is_dir():
         return [], _open_hub(config)
-    siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(path.name, siblings) if siblings and len(siblings) < 50 else "check the path"
-    raise UserError("no such file or folder", where=f"--dataset {config.dataset}", fix=hint)
+    raise UserError("no such file or folder", where=f"--dataset {config.dataset}", fix=_instead(path))
+
+
+def _instead(path: Path) -> str:
+    """What may have been meant by a name that is not there: one much like it, else the data files there."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either"
+    names = sorted(item.name for item in path.parent.iterdir() if not item.name.startswith("."))
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    readable = [name for name in names if file_kind(Path(name)) in FILE_KINDS]
+    if 0 < len(readable) <= _MOST_NAMED:
+        return f"check the path; data files there: {', '.join(readable)}"
+    return "check the path"
 
 
 def _open_folder(folder: Path, config: SourceConfig) -> tuple[list[Path], Table]:

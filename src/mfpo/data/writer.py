@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from mfpo.data.card import dataset_card
 from mfpo.data.columns import ExtraTypes, extra_types, row_from_pair, schema
 from mfpo.data.files import atomic_path, write_atomic, write_json, write_jsonl
-from mfpo.data.folder import MANIFEST, SKIPPED, STAGING, read_json, shard_files
+from mfpo.data.folder import MANIFEST, SKIPPED, STAGING, has_finished_shards, read_json, shard_files
 from mfpo.errors import Skip, UserError
 from mfpo.records import PreferencePair
 
@@ -26,6 +27,13 @@ ROWS_PER_SHARD = 1000
 BYTES_PER_SHARD = 256 * 2**20
 ROWS_PER_GROUP = 16
 """Rows that are read together; few, so that a shuffled reader touches little."""
+_STATE = "state.json"
+_CURES = {
+    "missing-image": "if the images lie elsewhere, name their folder with --image_dir",
+    "outside-image-dir": "name the folder of the images with --image_dir",
+    "remote-image": "fetch the images, and name their folder with --image_dir",
+}
+"""What to do about reasons for which rows are left out, where something can be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +113,11 @@ class DatasetWriter:
         return self.folder / STAGING
 
     def _prepare_staging(self, overwrite: bool) -> None:
-        state = self._staging / "state.json"
-        known = json.loads(state.read_text()) if state.is_file() else None
-        if known is not None and self._fingerprint and known["fingerprint"] == self._fingerprint:
+        if self._fingerprint and _begun(self.folder) == self._fingerprint:
             return
-        if not overwrite:
-            if known is not None and known["fingerprint"]:
-                raise UserError(
-                    "an unfinished dataset with other settings is here",
-                    where=str(self.folder),
-                    fix="repeat the settings to finish it, or pass --overwrite to begin anew",
-                )
-            if shard_files(self.folder):
-                raise UserError(
-                    "a dataset is already here",
-                    where=str(self.folder),
-                    fix="choose another --output_dir, or pass --overwrite to replace it",
-                )
+        check_free(self.folder, self._fingerprint, overwrite=overwrite)
         shutil.rmtree(self._staging, ignore_errors=True)
-        write_json(state, {"fingerprint": self._fingerprint})
+        write_json(self._staging / _STATE, {"fingerprint": self._fingerprint})
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -133,6 +127,8 @@ class DatasetWriter:
     ) -> None:
         if kind is None:
             self.close()
+        elif not self._fingerprint:
+            self.discard()  # nobody can go on with it
 
     def write(self, pair: PreferencePair) -> None:
         """Add a row; its images must be in memory or readable.
@@ -233,8 +229,46 @@ class DatasetWriter:
         return self._staging / f"{index:05d}.parquet"
 
 
-def check_writable(folder: str | Path) -> None:
+def check_free(folder: str | Path, fingerprint: str, *, overwrite: bool = False) -> None:
+    """Complain if a writer with these settings would refuse the folder; nothing is written.
+
+    Args:
+        folder: The dataset folder.
+        fingerprint: See [`DatasetWriter`].
+        overwrite: See [`DatasetWriter`].
+
+    Raises:
+        UserError: It holds a dataset, or finished rows of an unfinished one, with other settings.
+    """
+    begun = _begun(Path(folder))
+    if overwrite or (fingerprint and begun == fingerprint):
+        return
+    if begun and has_finished_shards(folder):
+        raise UserError(
+            "an unfinished dataset with other settings is here",
+            where=str(folder),
+            fix="repeat the settings to finish it, or pass --overwrite to begin anew",
+        )
+    if shard_files(folder):
+        raise UserError(
+            "a dataset is already here",
+            where=str(folder),
+            fix="choose another --output_dir, or pass --overwrite to replace it",
+        )
+
+
+def _begun(folder: Path) -> str | None:
+    """Fingerprint of what is unfinished in a folder."""
+    state = folder / STAGING / _STATE
+    return read_json(state)["fingerprint"] if state.is_file() else None
+
+
+def check_writable(folder: str | Path, *, keep: bool = True) -> None:
     """Create a folder and a file in it, and remove the file again.
+
+    Args:
+        folder: The folder.
+        keep: Whether the folder stays where it was not there before.
 
     Raises:
         UserError: It cannot be done.
@@ -242,9 +276,13 @@ def check_writable(folder: str | Path) -> None:
     folder = Path(folder)
     probe = folder / f".write-test-{os.getpid()}"
     try:
+        created = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
+        for path in () if keep else created:
+            with suppress(OSError):  # somebody else may use it by now
+                path.rmdir()
     except OSError as error:
         raise UserError(
             f"the folder cannot be written: {error.strerror}",
@@ -259,10 +297,10 @@ def _nothing_left(folder: Path, skipped: Sequence[Skip]) -> UserError:
     reasons = Counter(skip.reason for skip in skipped)
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     first = next((skip for skip in skipped if skip.reason != "duplicate"), skipped[0])
+    cures = [_CURES[reason] for reason, _ in reasons.most_common() if reason in _CURES]
+    example = f"the first one left out is {first.where}: {first.reason}, {first.detail}"
     return UserError(
-        f"no row can be used ({counts})",
-        where=str(folder),
-        fix=f"the first one left out is {first.where}: {first.reason}, {first.detail}",
+        f"no row can be used ({counts})", where=str(folder), fix="; ".join([*cures[:1], example])
     )
 
 

@@ -9,22 +9,26 @@ from pathlib import Path, PurePath
 from tqdm import tqdm
 
 from mfpo import __version__
+from mfpo.data.annotation_files import load_annotations
+from mfpo.data.annotations import Annotations
 from mfpo.data.card import CardNotes, is_complete_card, licence_of, write_card
 from mfpo.data.files import save_config
 from mfpo.data.folder import open_dataset, read_manifest
 from mfpo.data.push import push_dataset
 from mfpo.data.sources import Outline, Source
-from mfpo.data.writer import DatasetWriter, check_writable
+from mfpo.data.writer import DatasetWriter, check_free, check_writable
 from mfpo.errors import Skip, UserError
 from mfpo.preferences.assemble import Finding, Job
 from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.engine import open_engine
 from mfpo.preferences.identity import build_fingerprint, row_settings
 from mfpo.preferences.inspect import inspect_source
 from mfpo.preferences.keywords import KeywordExtractor, no_keywords_given
 from mfpo.preferences.noise import check_noise, check_step_range
-from mfpo.preferences.pipeline import open_row_stream
+from mfpo.preferences.pipeline import LoadedEngine, open_loaded_engine, open_row_stream
+from mfpo.preferences.regions.base import check_backend
 from mfpo.preferences.stream import Made
-from mfpo.preferences.summary import Summary, show_summary
+from mfpo.preferences.summary import Summary, show_summary, why_none_found
 from mfpo.records import ImageSource, Noise, PreferencePair
 
 
@@ -53,7 +57,8 @@ def build_dataset(config: BuildConfig) -> Summary:
         return Summary()
     if config.dry_run:
         return _count(config, source)
-    check_writable(config.output_dir)
+    check_writable(config.output_dir, keep=False)
+    given = _boxes_to_compare_with(config)
     outline = source.outline()
     if config.keywords == "given" and not outline.keywords:
         raise no_keywords_given()
@@ -67,9 +72,9 @@ def build_dataset(config: BuildConfig) -> Summary:
     summary = Summary.of_folder(config.output_dir)
     if not is_complete_card(Path(config.output_dir)):
         write_card(Path(config.output_dir), _notes(config, source, outline, summary))
-    show_summary(summary, title=title)
-    if config.check_regions:
-        _check_regions(config)
+    show_summary(summary, title=title, hint=_hint(config, summary))
+    if given is not None:
+        _check_regions(config, given)
     if config.push_to_hub is not None:
         address = push_dataset(config.output_dir, config.push_to_hub, private=config.hub_private_repo)
         print(f"uploaded to {address}")
@@ -94,6 +99,7 @@ def _check(config: BuildConfig) -> None:
     check_step_range(config.noise_step, config.noise_step_max)
     config.keyword_config()
     _check_numbers(config)
+    check_backend(config.backend, config.region_options())
     if config.check_regions and config.annotations is None:
         raise UserError(
             "there are no boxes to compare with", where="--check_regions", fix="pass --annotations FILE"
@@ -129,24 +135,27 @@ def _check_numbers(config: BuildConfig) -> None:
 
 
 def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: str) -> None:
-    """Write the folder, after what an earlier run with the same fingerprint finished."""
-    writer = DatasetWriter(
-        config.output_dir,
-        extra_columns=outline.extra,
-        rejected_images=config.materialize or outline.rejected_images,
-        fingerprint=fingerprint,
-        overwrite=config.overwrite,
-        info={"mfpo": __version__},
-    )
-    seen = {identifier for shard in writer.finished for identifier in shard.ids}
-    items = islice(enumerate(source.items()), writer.position, None)
-    bar = tqdm(total=outline.items, initial=writer.position, desc="build", unit="row")
+    """Write the folder, after what an earlier run with the same fingerprint finished.
+
+    What can fail at once does so before there is a folder or a bar.
+    """
+    check_free(config.output_dir, fingerprint, overwrite=config.overwrite)
+    extractor = KeywordExtractor(config.keyword_config())
     with (
-        writer,
-        open_row_stream(config, KeywordExtractor(config.keyword_config()), writer.scratch) as stream,
-        bar,
+        open_loaded_engine(config) as loaded,
+        DatasetWriter(
+            config.output_dir,
+            extra_columns=outline.extra,
+            rejected_images=config.materialize or outline.rejected_images,
+            fingerprint=fingerprint,
+            overwrite=config.overwrite,
+            info={"mfpo": __version__, "region_backend": loaded.fingerprint},
+        ) as writer,
+        open_row_stream(config, loaded, extractor, writer.scratch) as stream,
+        tqdm(total=outline.items, initial=writer.position, desc="build", unit="row") as bar,
     ):
-        writer.info["region_backend"] = stream.backend
+        seen = {identifier for shard in writer.finished for identifier in shard.ids}
+        items = islice(enumerate(source.items()), writer.position, None)
         for made in stream.rows(items, seen):
             writer.position = made.position + 1
             if made.job is not None and isinstance(made.outcome, Finding):
@@ -157,13 +166,28 @@ def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: s
     save_config(config, Path(config.output_dir) / "config.yaml")
 
 
-def _check_regions(config: BuildConfig) -> None:
-    from mfpo.data.annotation_files import load_annotations
+def _boxes_to_compare_with(config: BuildConfig) -> Annotations | None:
+    """The boxes of ``--check_regions``, read before a build that may take days."""
+    if not config.check_regions:
+        return None
+    assert config.annotations is not None, "checked before anything is read"
+    return load_annotations(config.annotations, config.box_format)
+
+
+def _hint(config: BuildConfig, summary: Summary) -> str:
+    """Why no row has a region, where none has."""
+    if not summary.keywords or summary.without_region < summary.rows:
+        return ""
+    given = None
+    if config.backend == "annotations" and config.annotations is not None:
+        given = load_annotations(config.annotations, config.box_format)
+    return why_none_found(config.output_dir, given)
+
+
+def _check_regions(config: BuildConfig, annotations: Annotations) -> None:
     from mfpo.preferences.regions.check import check_regions
 
-    assert config.annotations is not None, "checked before anything is read"
     folder = Path(config.output_dir) / "region_check"
-    annotations = load_annotations(config.annotations, config.box_format)
     report = check_regions(open_dataset(config.output_dir), annotations, folder)
     low, high = report.interval
     print(
@@ -175,8 +199,10 @@ def _check_regions(config: BuildConfig) -> None:
 
 def _count(config: BuildConfig, source: Source) -> Summary:
     summary = Summary()
+    config = replace(config, materialize=False)
     with (
-        open_row_stream(replace(config, materialize=False), None, None) as stream,
+        open_engine(config) as engine,
+        open_row_stream(config, LoadedEngine(engine), None, None) as stream,
         tqdm(desc="dry run", unit="row") as bar,
     ):
         for made in stream.rows(enumerate(source.items()), set()):

@@ -22,7 +22,8 @@ from mfpo.errors import RowError, Skip
 from mfpo.preferences.assemble import Finding, Job
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.keywords import KeywordExtractor
-from mfpo.preferences.pipeline import open_row_stream
+from mfpo.preferences.pipeline import open_loaded_engine, open_row_stream
+from mfpo.preferences.regions.base import auto_backend
 from mfpo.preferences.stream import target_image
 from mfpo.records import Keyword, Message, Sample, in_one_line, row_id, text_of
 
@@ -137,7 +138,8 @@ def _findings(config: BuildConfig, items: Sequence[Sample | Skip]) -> dict[int, 
     if config.backend != "annotations":
         return {}
     config = replace(config, materialize=False)
-    with open_row_stream(config, KeywordExtractor(config.keyword_config()), None) as stream:
+    extractor = KeywordExtractor(config.keyword_config())
+    with open_loaded_engine(config) as loaded, open_row_stream(config, loaded, extractor, None) as stream:
         return {
             made.position: (made.job, made.outcome)
             for made in stream.rows(enumerate(items), set())
@@ -268,8 +270,8 @@ def _with_places(turn: Message) -> str:
 
 def _boxes(config: BuildConfig, keyword: Keyword, found: tuple[Job, Finding] | None) -> str:
     if found is None:
-        by = "" if config.backend == "auto" else f" by {escape(config.backend)}"
-        return f"searched{by} when built"
+        by = f"{auto_backend()} (auto)" if config.backend == "auto" else config.backend
+        return f"searched by {escape(by)} when built"
     boxes = [region.box for region in found[1].regions if region.keyword == keyword.text]
     return "; ".join(" ".join(f"{value:.0f}" for value in box) for box in boxes) or "-"
 

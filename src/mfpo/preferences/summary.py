@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from mfpo.data.annotations import AnnotatedImage, Annotations
 from mfpo.data.files import read_jsonl
 from mfpo.data.folder import SKIPPED, shard_files
+from mfpo.errors import RowError
 
 
 @dataclass
@@ -43,11 +48,8 @@ class Summary:
     def of_folder(cls, folder: str | Path) -> Summary:
         """The counts of a finished dataset folder."""
         summary = cls(skipped=Counter(entry["reason"] for entry in read_jsonl(Path(folder) / SKIPPED)))
-        for path in shard_files(folder):
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(columns=["keywords", "regions", "noise"]):
-                    for row in batch.to_pylist():
-                        summary._add(row)
+        for row in _rows(folder, ["keywords", "regions", "noise"]):
+            summary._add(row)
         return summary
 
     def _add(self, row: dict) -> None:
@@ -59,12 +61,57 @@ class Summary:
         self.scopes[row["noise"]["scope"]] += 1
 
 
-def show_summary(summary: Summary, *, title: str, console: Console | None = None) -> None:
+def why_none_found(folder: str | Path, annotations: Annotations | None) -> str:
+    """What a dataset none of whose rows has a region says of the reason.
+
+    Args:
+        folder: The dataset folder.
+        annotations: The boxes and masks that its regions were to be taken from; None if a model searched.
+    """
+    status: Counter[str] = Counter()
+    pictures: list[str] = []
+    words: dict[str, None] = {}
+    for row in _rows(
+        folder,
+        [
+            "images.list.element.path",
+            "noise.image",
+            "keywords.list.element.text",
+            "region_status.list.element.status",
+        ],
+    ):
+        status.update(entry["status"] for entry in row["region_status"])
+        pictures.append(row["images"][row["noise"]["image"]]["path"] or "")
+        words.update(dict.fromkeys(keyword["text"] for keyword in row["keywords"]))
+    dropped = ", ".join(f"{status[name]} {name}" for name in ("too-small", "too-large") if status[name])
+    if dropped:
+        return f"What was found was dropped: {dropped}; --min_region and --max_region say from where on."
+    if annotations is None:
+        return "No keyword of any row was found; --box_threshold and --mask_threshold say what counts."
+    named = [image for image in (_annotated(annotations, name) for name in pictures) if image is not None]
+    if not named:
+        one = next(iter(annotations)).name
+        return (
+            f"No image of a row is named in {annotations.where}: it names {one!r} and others, "
+            f"the first row has {pictures[0]!r}."
+        )
+    labels = dict.fromkeys(label for image in named for label in image.labels)
+    told = (
+        f"their labels, such as {_some(labels)}, fit" if labels else "there are no boxes or masks, which fit"
+    )
+    return (
+        f"No keyword of any row was found: {len(named)} of {len(pictures)} images are annotated, and {told} "
+        f"no keyword, such as {_some(words)}."
+    )
+
+
+def show_summary(summary: Summary, *, title: str, hint: str = "", console: Console | None = None) -> None:
     """Print the counts as a table.
 
     Args:
         summary: The counts.
         title: What they are of.
+        hint: A line below the table.
         console: Where to; the terminal when None.
     """
     console = console or Console()
@@ -82,7 +129,23 @@ def show_summary(summary: Summary, *, title: str, console: Console | None = None
         for scope, count in summary.scopes.most_common():
             table.add_row(f"noise scope {scope}", str(count))
     console.print(table)
-    if summary.rows and summary.without_region == summary.rows and summary.keywords:
-        console.print(
-            "No keyword of any row was found: with annotations, do their image names fit those of the rows?"
-        )
+    if hint:
+        console.print(hint, soft_wrap=True, highlight=False, markup=False)
+
+
+def _rows(folder: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for path in shard_files(folder):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=list(columns)):
+                yield from batch.to_pylist()
+
+
+def _annotated(annotations: Annotations, name: str) -> AnnotatedImage | None:
+    try:
+        return annotations.find(name)
+    except RowError:
+        return None
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in islice(names, 3))

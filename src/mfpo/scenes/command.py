@@ -22,7 +22,10 @@ ANNOTATIONS = "annotations.jsonl"
 
 
 def run(config: ScenesConfig) -> None:
-    """Train the LLaVA, write rows, or both; rows come from that LLaVA unless another is named.
+    """Train the LLaVA, write rows, or both.
+
+    The rejected answers come from the model that is named, else from the LLaVA that was trained, unless that
+    was done quickly: then, as without any model, from templates.
 
     Raises:
         UserError: The model cannot be opened or a folder cannot be written.
@@ -38,7 +41,10 @@ def run(config: ScenesConfig) -> None:
             overwrite=config.overwrite,
         )
         console.print(f"{'trained' if trained else 'found'} the small LLaVA in {config.train_model}")
-        model = model or config.train_model
+        if not config.quick:
+            model = model or config.train_model
+        elif model is None and config.output_dir is not None:
+            console.print("--quick: rejected answers are from templates, since so short a training babbles")
     if config.output_dir is not None:
         vlm = load_vlm(model, device=config.device) if model else None
         maker = RowMaker(

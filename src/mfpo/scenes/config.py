@@ -67,7 +67,8 @@ class ScenesConfig(DifficultySettings):
     """Vision-language model whose sampled answers become the rejected ones; templates if not given."""
 
     train_model: str | None = None
-    """Train the small LLaVA and save it in this folder; with --output_dir, rows are then sampled from it."""
+    """Train the small LLaVA and save it in this folder; with --output_dir, rows are then sampled from it
+    (with --quick, made from templates)."""
 
     quick: bool = False
     """Train it for seconds only, to see that everything runs; what it then says means nothing."""

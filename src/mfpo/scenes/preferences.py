@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 # Answers are sampled for this many scenes at a time.
 CHUNK = 512
+# Answers in a row that may be of no use before the model counts as unfit.
+PATIENCE = 500
+_CURES = {
+    "not-a-caption": "sample from a model that describes scenes, such as `mfpo scenes --train_model DIR` "
+    "trains without --quick, or name none: the rejected answers then come from templates",
+    "no-hallucination": "raise --temperature, so that the model errs more, or name none: the rejected "
+    "answers then come from templates",
+}
 # Words that the chosen answers may be ahead of the rejected ones, or behind them, all rows so far together.
 SLACK = 12
 
@@ -75,34 +84,46 @@ class RowMaker:
         """The first ``num_rows`` rows; always the same ones for the same settings.
 
         Raises:
-            UserError: So few of the model's answers can be used that there is no end in sight.
+            UserError: [`PATIENCE`] answers in a row could not be used.
         """
         made, start = 0, 0
+        at_last_row = self.dropped.copy()
         while made < num_rows:
-            if start > CHUNK + 50 * num_rows:
-                raise UserError(
-                    f"only {made} of the answers to {start} scenes are captions that hallucinate",
-                    where=self.vlm.name if self.vlm else "templates",
-                    fix="sample from a model that `mfpo scenes --train_model` trained, without --quick",
-                )
             scenes = [sample_scene(self.split, i, self.seed, self.world) for i in range(start, start + CHUNK)]
-            drawings = [draw(scene, self.world.image_size) for scene in scenes]
             rng = np.random.default_rng([self.seed, start, 5])
             questions = [DESCRIBE_PROMPTS[rng.integers(len(DESCRIBE_PROMPTS))] for _ in scenes]
-            answers = self._answers(scenes, drawings, questions, rng, start)
-            for scene, drawing, question, answer in zip(scenes, drawings, questions, answers, strict=True):
-                row = self._row(scene, drawing, question, answer, rng)
+            # Only a model has to see the pictures of all scenes.
+            drawn = cache(partial(draw, size=self.world.image_size))
+            answers = self._answers(scenes, drawn, questions, rng, start)
+            for scene, question, answer in zip(scenes, questions, answers, strict=True):
+                row = self._row(scene, drawn, question, answer, rng)
                 if row is not None:
                     yield row
                     made += 1
+                    at_last_row = self.dropped.copy()
                     if made == num_rows:
                         return
+                elif (since := self.dropped - at_last_row).total() >= PATIENCE:
+                    raise self._unfit(since, made, num_rows)
             start += CHUNK
+
+    def _unfit(self, reasons: Counter[str], made: int, num_rows: int) -> UserError:
+        """What to say after [`PATIENCE`] answers that could not be used."""
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        cure = _CURES.get(
+            reasons.most_common(1)[0][0], "sample from another model, or name none for templates"
+        )
+        return UserError(
+            f"{reasons.total()} answers in a row cannot be used ({counts}); "
+            f"{made} of {num_rows} rows were made before",
+            where=self.vlm.name if self.vlm else "templates",
+            fix=cure if self.vlm else "make the world easier: fewer objects with --max_objects",
+        )
 
     def _answers(
         self,
         scenes: list[Scene],
-        drawings: list[Drawing],
+        drawn: Callable[[Scene], Drawing],
         questions: list[str],
         rng: np.random.Generator,
         start: int,
@@ -117,7 +138,7 @@ class RowMaker:
 
         return generate(
             self.vlm,
-            [drawing.image for drawing in drawings],
+            [drawn(scene).image for scene in scenes],
             [user_message(question) for question in questions],
             max_new_tokens=96,
             batch_size=128,
@@ -126,7 +147,12 @@ class RowMaker:
         )
 
     def _row(
-        self, scene: Scene, drawing: Drawing, question: str, answer: str, rng: np.random.Generator
+        self,
+        scene: Scene,
+        drawn: Callable[[Scene], Drawing],
+        question: str,
+        answer: str,
+        rng: np.random.Generator,
     ) -> SceneRow | None:
         plan = parse_plan(answer)
         if plan is None:
@@ -142,6 +168,7 @@ class RowMaker:
         if chosen == answer:
             self.dropped["corrected-to-itself"] += 1
             return None
+        drawing = drawn(scene)
         image = ImageSource(path=f"{scene.id}.png", data=drawing.png())
         prompt, good, bad = user_message(question), assistant_message(chosen), assistant_message(answer)
         swapped: tuple[ImageSource, ...] = ()

@@ -65,7 +65,7 @@ def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Train
     _check_ranges(config)
     make_loss(config)
     reporters(config.report_to)
-    check_writable(config.output_dir)
+    check_writable(config.output_dir, keep=False)
     rows = open_dataset(config.dataset)
     device = process_device()
     half = config.use_lora and (config.load_in_4bit or wants_bf16(config, device))

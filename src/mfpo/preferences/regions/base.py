@@ -80,16 +80,40 @@ def load_backend(spec: str, options: RegionOptions | None = None) -> RegionBacke
     Raises:
         UserError: There is no such backend, it cannot be imported, or it lacks what it needs.
     """
-    if ":" in spec:
-        return _load_class(spec)
-    factory = BACKENDS.get(spec)
-    if factory is None:
+    options = options or RegionOptions()
+    check_backend(spec, options)
+    return _load_class(spec) if ":" in spec else BACKENDS[spec](options)
+
+
+def check_backend(spec: str, options: RegionOptions) -> None:
+    """Complain about what can be known to be wrong before a backend is loaded.
+
+    Args:
+        spec: See [`load_backend`].
+        options: What the backend may need.
+
+    Raises:
+        UserError: There is no such backend, or it needs a file that is not named.
+    """
+    if ":" not in spec and spec not in BACKENDS:
         raise UserError(
             f"unknown region backend {spec!r}",
             where="--regions",
-            fix=f"{nearest(spec, BACKENDS)}; or name a class of your own as package.module:Class",
+            fix=f"{nearest(spec, BACKENDS)} (a class of your own is written package.module:Class)",
         )
-    return factory(options or RegionOptions())
+    if spec == "annotations" and options.annotations is None:
+        raise UserError(
+            "the region backend `annotations` needs a file of boxes or masks",
+            where="--regions annotations",
+            fix="pass --annotations FILE (JSON Lines of image and boxes, or COCO instances)",
+        )
+
+
+def auto_backend() -> str:
+    """The model backend that ``auto`` takes on this machine: two large models on a GPU, else a small one."""
+    import torch
+
+    return "grounded-sam2" if torch.cuda.is_available() else "clipseg"
 
 
 def backend_fingerprint(backend: RegionBackend) -> str | None:
@@ -117,12 +141,7 @@ def _annotations(options: RegionOptions) -> RegionBackend:
     from mfpo.data.annotation_files import load_annotations
     from mfpo.preferences.regions.given import GivenRegions
 
-    if options.annotations is None:
-        raise UserError(
-            "the region backend `annotations` needs a file of boxes or masks",
-            where="--regions annotations",
-            fix="pass --annotations FILE (JSON Lines of image and boxes, or COCO instances)",
-        )
+    assert options.annotations is not None, "checked before a backend is loaded"
     annotations = load_annotations(options.annotations, options.box_format)
     return GivenRegions(annotations, embedding_model=options.embedding_model)
 
@@ -152,10 +171,8 @@ def _clipseg(options: RegionOptions) -> RegionBackend:
 
 
 def _auto(options: RegionOptions) -> RegionBackend:
-    """What suits the machine: two large models on a GPU, a small one without."""
-    import torch
-
-    return _grounded_sam2(options) if torch.cuda.is_available() else _clipseg(options)
+    """What suits the machine."""
+    return BACKENDS[auto_backend()](options)
 
 
 def default_checkpoints() -> dict[str, list[Checkpoint]]:

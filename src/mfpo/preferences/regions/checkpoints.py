@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,18 @@ class Checkpoint:
         name: The name or folder.
         revision: Branch, tag or commit on the Hub.
         gate: Where access must be asked for; empty for an open checkpoint.
+        family: All checkpoints of its backend, for messages.
     """
 
     name: str
     revision: str | None = None
     gate: str = ""
+    family: tuple[Checkpoint, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it is a folder, or the name of one that is not there."""
+        return self.name.startswith(("/", ".", "~")) or Path(self.name).exists()
 
     def load(self, cls: Any, **options: Any) -> Any:
         """``cls.from_pretrained`` of this checkpoint; never code that comes with it.
@@ -136,7 +143,7 @@ def checkpoints(options: RegionOptions, *defaults: Checkpoint) -> list[Checkpoin
                 if flag == "--region_model"
                 else Checkpoint(old.name, part, old.gate)
             )
-    return chosen
+    return [replace(one, family=tuple(chosen)) for one in chosen]
 
 
 def fingerprint(backend: str, version: int, at: Place, models: Mapping[str, str], **settings: object) -> str:
@@ -168,9 +175,23 @@ def in_batches(keywords: list[str], size: int, find: Callable[[list[str]], list[
 
 def _not_loadable(checkpoint: Checkpoint, error: Exception) -> UserError:
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    fix = "`hf download NAME` on a machine with network, or a folder with --region_model"
-    if checkpoint.gate:
-        fix = f"ask for access at {checkpoint.gate}, `hf auth login`, then {fix}"
+    family = checkpoint.family or (checkpoint,)
+    commands = [f"`{_download(one)}`" for one in family if not one.is_path]
+    if checkpoint.is_path:
+        fix = "name a folder with config.json, model.safetensors and the files of its processor"
+    else:
+        folders = ",".join("FOLDER" for _ in family)
+        fix = f"{' and '.join(commands)} where there is a network (copies: --region_model {folders})"
+    gates = dict.fromkeys(one.gate for one in family if one.gate)
+    if gates:
+        fix = f"ask for access at {' and '.join(gates)}, `hf auth login`, then {fix}"
+    fix += "; or take boxes that you have: --regions annotations --annotations FILE"
+    fix += "; or another backend: `mfpo doctor` says which are ready here"
     return UserError(
         f"the region model cannot be loaded: {first_line}", where=f"--region_model {checkpoint.name}", fix=fix
     )
+
+
+def _download(checkpoint: Checkpoint) -> str:
+    revision = f" --revision {checkpoint.revision}" if checkpoint.revision else ""
+    return f"hf download {checkpoint.name}{revision}"
