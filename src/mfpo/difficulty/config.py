@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from mfpo.errors import UserError
 from mfpo.records import Schedule, Scope
 
 SharedPrefix: TypeAlias = Literal["auto", "on", "off"]
@@ -70,3 +71,26 @@ class RankConfig:
     """Score again although the scores are there."""
     dry_run: bool = False
     """Score one batch, say what stored scores would be refused for and how long the pass takes, and stop."""
+
+
+REQUIRED = {
+    "dataset": "give a folder that `mfpo build` or `mfpo scenes` wrote",
+    "model_name_or_path": "give a checkpoint folder or a name of the Hub",
+    "output_dir": "give a folder for the result",
+}
+"""What to give for settings that have no default."""
+
+
+def require(settings: object, *names: str) -> None:
+    """Complain about settings that are needed and empty.
+
+    Args:
+        settings: Settings of a command.
+        names: Names of those that are needed, keys of [`REQUIRED`].
+
+    Raises:
+        UserError: One is empty.
+    """
+    for name in names:
+        if not getattr(settings, name):
+            raise UserError("a required setting is missing", where=f"--{name}", fix=REQUIRED[name])

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 
 from mfpo.data.folder import open_dataset
 from mfpo.difficulty.chunks import discard_chunks
-from mfpo.difficulty.config import Precision, RankConfig
+from mfpo.difficulty.config import Precision, RankConfig, require
 from mfpo.difficulty.fingerprint import Fingerprint, fingerprint, refused
 from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_scores
 from mfpo.difficulty.semantic import SemanticEntropies, SemanticSettings, semantic_entropies
@@ -50,9 +50,7 @@ def run(config: RankConfig) -> RankResult | None:
     Raises:
         UserError: The dataset or the model cannot be opened, or no row can be read.
     """
-    for name in ("dataset", "model_name_or_path"):
-        if not getattr(config, name):
-            raise UserError("a required setting is missing", where=f"--{name}")
+    require(config, "dataset", "model_name_or_path")
     if config.per_device_batch_size < 1:
         raise UserError("must be at least 1", where=f"--per_device_batch_size {config.per_device_batch_size}")
     # A mistake here must not cost the loading of a model.

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, set_seed
 from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import open_dataset
 from mfpo.data.writer import check_writable
+from mfpo.difficulty.config import require
 from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, load_vlm, process_device
@@ -59,9 +60,7 @@ def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Train
     Raises:
         UserError: A setting, the dataset or the model is wrong, or a check before training fails.
     """
-    for name in ("dataset", "model_name_or_path", "output_dir"):
-        if not getattr(config, name):
-            raise UserError("a required setting is missing", where=f"--{name}")
+    require(config, "dataset", "model_name_or_path", "output_dir")
     _check_ranges(config)
     make_loss(config)
     reporters(config.report_to)
