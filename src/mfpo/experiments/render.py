@@ -27,7 +27,7 @@ _STYLE = (
     "th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid var(--rule);"
     "font-variant-numeric:tabular-nums;vertical-align:top}th:first-child,td:first-child{text-align:left}"
     "small{color:var(--muted);white-space:nowrap}.paper{background:var(--raised)}p{max-width:50rem}"
-    ".confirmed{color:var(--good)}.contradicted{color:var(--bad)}svg,img{max-width:100%;height:auto}"
+    ".confirmed{color:var(--good)}.contradicted{color:var(--bad)}svg{width:100%;height:auto}"
     ".scroll{overflow-x:auto}"
 )
 
