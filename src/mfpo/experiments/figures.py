@@ -240,7 +240,8 @@ def _steps(results: Results, plan: Plan, store: Store) -> Figure | None:
 def _distortion(results: Results, plan: Plan, store: Store) -> Figure | None:
     """Preference for the chosen answer under distortion, and where attention goes; an arm a colour."""
     columns = [column for column in results.columns if column.measure in ("distortion", "attention")]
-    columns = [column for column in columns if not column.name.startswith("drop")]
+    # Shares of a hundred; others have an axis of their own.
+    columns = [c for c in columns if c.metric.scale == 100 and not c.name.startswith("drop")]
     arms = results.experiment.arms
     figure = new_figure(9.0, 3.8)
     axes = figure.add_subplot()
