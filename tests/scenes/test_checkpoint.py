@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
@@ -28,8 +29,17 @@ def test_cached_model_is_an_ordinary_checkpoint(trained: Path) -> None:
     assert vlm.processor.chat_template
 
 
-def test_training_is_deterministic(trained: Path, tmp_path: Path) -> None:
-    again = cached_llava(SHORT, tmp_path, num_workers=1)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_training_is_deterministic_on_any_number_of_cores(
+    trained: Path, tmp_path: Path, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        again = cached_llava(SHORT, tmp_path, num_workers=1)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
     assert (again / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 
 

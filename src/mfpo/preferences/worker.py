@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -13,6 +12,7 @@ from PIL import Image
 
 from mfpo.data.images import open_image
 from mfpo.errors import RowError, UserError
+from mfpo.models.threads import one_thread
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.regions.base import RegionBackend, backend_fingerprint, load_backend
 from mfpo.preferences.regions.masks import union_share
@@ -99,7 +99,7 @@ class Worker:
         found = Picture(request.key, (picture.height, picture.width))
         if not request.keywords:
             return found
-        with _one_thread():
+        with one_thread():
             return self._segment(picture, request, found)
 
     def _segment(self, picture: Image.Image, request: Request, found: Picture) -> Picture:
@@ -173,16 +173,3 @@ def _broken_contract(regions: Any, keywords: Sequence[str], size: tuple[int, int
         except (ValueError, TypeError, AttributeError) as error:
             return f"a region of {region.keyword!r}: {error}"
     return None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread: sums over several come out differently in the last bits with their number."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

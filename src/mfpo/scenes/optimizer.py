@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from mfpo.models.threads import one_thread
 
 Part = TypeVar("Part")
 
@@ -50,17 +53,17 @@ class Optimizer:
 
     def __enter__(self) -> Optimizer:
         """Start the threads."""
-        self._threads_before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))
+        self._stack = ExitStack()
+        self._stack.enter_context(one_thread())
+        pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = self._stack.enter_context(pool)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the threads."""
-        self._pool.shutdown()
-        torch.set_num_threads(self._threads_before)
+        self._stack.close()
 
     def step(self, loss: Callable[[Part], Tensor], parts: Sequence[Part]) -> None:
         """One update by the sum of the parts' losses, gradients clipped to norm 1.

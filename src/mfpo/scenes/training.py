@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mfpo.data.fingerprint import code_digest, library_versions
 from mfpo.models.load import VLM
+from mfpo.models.threads import one_thread
 from mfpo.scenes.examples import (
     Examples,
     Talk,
@@ -31,6 +32,7 @@ from mfpo.scenes.tower import index_batches, noised_pixels, patch_features, patc
 from mfpo.scenes.world import BORDERS, COLOURS, KINDS, POSITIONS, Scene, World, sample_scenes
 
 CODE = (
+    "models/threads.py",
     "scenes/backgrounds.py",
     "scenes/captions.py",
     "scenes/examples.py",
@@ -118,7 +120,13 @@ def train_llava(recipe: Recipe | None = None, *, num_workers: int = 2) -> VLM:
     scenes = sample_scenes("sft", recipe.num_scenes, recipe.seed, recipe.world)
     size = recipe.size
     examples = draw_examples(scenes, recipe.world.image_size, size.image_size, size.patch_size, num_workers)
-    vlm = create_llava(training_texts(scenes[:2000], recipe), size, seed=recipe.seed)
+    with one_thread():
+        return _trained(recipe, scenes, examples)
+
+
+def _trained(recipe: Recipe, scenes: list[Scene], examples: Examples) -> VLM:
+    """Tower, projector and language model, one after the other."""
+    vlm = create_llava(training_texts(scenes[:2000], recipe), recipe.size, seed=recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     train_tower(
         vlm,
