@@ -14,10 +14,9 @@ allowed: below 1 passes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from contextlib import nullcontext
+import sys
+from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
@@ -26,9 +25,11 @@ from mfpo.difficulty.config import Precision
 from mfpo.difficulty.scores import autocast_context
 from mfpo.models.load import load_vlm
 from mfpo.models.logprobs import Layout
-from mfpo.models.packing import Forest
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder
 from mfpo.preferences.layouts import CHECKED_ROWS, LayoutCheck
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from layout_mistakes import MISTAKES, made
 from step_model import RandomRows, Shape, make_model
 from train_step import table
 
@@ -53,9 +54,11 @@ def main() -> None:
         device = next(model.parameters()).device
         check = LayoutCheck(model, rows, SEQUENCES, pad, autocast_context(precision, device))
         lines.append(line(precision, "allowed", check.allowed, check))
-        for name, change in CASES.items():
-            with change():
-                lines.append(line(precision, name, check.differences(Layout(shared=True)), check))
+        shared = Layout(shared=True)
+        lines.append(line(precision, "right", check.differences(shared), check))
+        for mistake in MISTAKES:
+            with made(mistake):
+                lines.append(line(precision, mistake, check.differences(shared), check))
     print(table(lines))
 
 
@@ -84,43 +87,6 @@ def line(precision: str, name: str, found: tuple[float, float], check: LayoutChe
     return {
         "precision": precision, "layout": name, "mean": found[0], "largest": found[1], "of allowed": share,
     }  # fmt: skip
-
-
-def shifted(shift: Callable[[torch.Tensor], Any], running: bool = False) -> Any:
-    """Wrong positions of responses: shifted token by token, or running on from one response to the next."""
-
-    def depths(self: Forest) -> torch.Tensor:
-        parts = []
-        for tree in self.trees:
-            start = tree.prompt
-            parts.append(torch.arange(tree.prompt))
-            for length in tree.responses:
-                at = torch.arange(length)
-                parts.append(start + at + shift(at))
-                start += length if running else 0
-        return torch.cat(parts)
-
-    return lambda: patch.object(Forest, "depths", depths)
-
-
-def seen_by_others() -> Any:
-    """A mask with which a response sees those before it."""
-
-    def mask(self: Forest, number: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        tree = self.trees[number]
-        visible = torch.ones(sum(tree.responses), tree.length).tril(tree.prompt).bool()
-        return torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-
-    return patch.object(Forest, "tail_mask", mask)
-
-
-CASES: dict[str, Callable[[], Any]] = {
-    "right": nullcontext,
-    "responses see those before them": seen_by_others,
-    "positions run on": shifted(lambda at: 0, running=True),
-    "positions off by one": shifted(lambda at: 1),
-    "first position off by one": shifted(lambda at: at == 0),
-}
 
 
 if __name__ == "__main__":

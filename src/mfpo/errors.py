@@ -1,4 +1,4 @@
-"""The one exception a user may see, and the record of a row that was left out."""
+"""The one exception a user may see, the record of a row that was left out, and words for messages."""
 
 from __future__ import annotations
 
@@ -86,6 +86,11 @@ class RowError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, for people: ``1 step``, ``1,200 steps``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,8 +11,9 @@ from mfpo.experiments.catalog import find, names, packaged, tuned_arms
 from mfpo.experiments.derived import derived_metric
 from mfpo.experiments.measures import REWARD_METRICS
 from mfpo.experiments.plan import expand_sweep
+from mfpo.experiments.reading import read_experiment
 from mfpo.experiments.scene_measures import QUESTION_METRICS
-from mfpo.experiments.schema import Arm, Experiment, read_experiment
+from mfpo.experiments.schema import Arm, Experiment
 from mfpo.experiments.tuned import load_tuned
 from mfpo.training.config import TrainConfig
 from mfpo.training.loss import make_loss

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from mfpo.evaluation.statistics import Difference, Metric
 from mfpo.experiments.pooled import Pooled
+from mfpo.experiments.reading import read_experiment
 from mfpo.experiments.render import print_results, to_html, to_markdown
 from mfpo.experiments.results import Column, Results, Verdict
-from mfpo.experiments.schema import Claim, read_experiment
+from mfpo.experiments.schema import Claim
 
 FILE = """
 title: methods side by side

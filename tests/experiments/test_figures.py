@@ -13,9 +13,10 @@ from mfpo.evaluation.statistics import Estimate, Metric
 from mfpo.experiments import figures
 from mfpo.experiments.plan import Plan
 from mfpo.experiments.pooled import Pooled
+from mfpo.experiments.reading import read_experiment
 from mfpo.experiments.results import Column, Related, Results
 from mfpo.experiments.run import write_results
-from mfpo.experiments.schema import Figure, Relation, read_experiment
+from mfpo.experiments.schema import Figure, Relation
 from mfpo.experiments.store import Store
 
 FILE = """

@@ -8,9 +8,10 @@ from mfpo.evaluation.statistics import Difference, Metric
 from mfpo.experiments.derived import at_cover, derive, item_metric
 from mfpo.experiments.plan import Cell, expand_sweep
 from mfpo.experiments.pooled import Pooled, cell_tables, draw_groups, rank_correlation
+from mfpo.experiments.reading import read_experiment
 from mfpo.experiments.render import claims_grid
 from mfpo.experiments.results import Column, Results, Verdict, judge, verdicts_on
-from mfpo.experiments.schema import Claim, read_experiment
+from mfpo.experiments.schema import Claim
 from mfpo.experiments.sweep import choose
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 
+from layout_mistakes import MISTAKES, made
 from mfpo.errors import UserError
 from mfpo.models.logprobs import PLAIN, Layout
 from mfpo.models.packing import Forest, set_tree_attention
@@ -15,43 +17,14 @@ from mfpo.preferences.encoding import SEQUENCES
 from mfpo.preferences.layouts import choose_layout
 from tiny_models import tiny_model, tiny_rows
 
+TESTS = str(Path(__file__).resolve().parents[1])
+
 
 class Rows(list):
     """Encoded rows with what the choice asks of their encoder."""
 
     class encoder:  # noqa: N801
         pad_token_id = 0
-
-
-def positions(shift, running=False):
-    """Positions of responses that are wrong: by a shift of each token, or running on from one to the next."""
-
-    def depths(self):
-        parts = []
-        for tree in self.trees:
-            start = tree.prompt
-            parts.append(torch.arange(tree.prompt))
-            for length in tree.responses:
-                parts.append(start + torch.arange(length) + shift(torch.arange(length)))
-                start += length if running else 0
-        return torch.cat(parts)
-
-    return depths
-
-
-def seen_by_others(self, number, device, dtype):
-    """A response that sees those before it."""
-    tree = self.trees[number]
-    visible = torch.ones(sum(tree.responses), tree.length).tril(tree.prompt).bool()
-    return torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-
-
-MISTAKES = {
-    "positions run on": ("depths", positions(lambda at: 0, running=True)),
-    "positions are off by one": ("depths", positions(lambda at: 1)),
-    "the first position of a response is off by one": ("depths", positions(lambda at: at == 0)),
-    "responses see each other": ("tail_mask", seen_by_others),
-}
 
 
 def choose(kind, setting="auto", model=None, autocast=None, count=3):
@@ -110,14 +83,13 @@ def test_a_wrong_mask_is_noticed_also_in_low_precision(monkeypatch):
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed"])
-def test_a_mistake_in_the_layout_is_noticed(mistake, precision, monkeypatch):
-    name, wrong = MISTAKES[mistake]
+def test_a_mistake_in_the_layout_is_noticed(mistake, precision):
     model = tiny_model("llava")
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if precision == "mixed" else None
     model = model.bfloat16() if precision == "bfloat16" else model
     assert choose("llava", model=model, autocast=autocast).layout.shared
-    monkeypatch.setattr(Forest, name, wrong)
-    choice = choose("llava", model=model, autocast=autocast)
+    with made(mistake):
+        choice = choose("llava", model=model, autocast=autocast)
     assert not choice.layout.shared and "log-probabilities differ" in choice.reason
 
 
@@ -152,7 +124,7 @@ def test_prompts_that_see_all_of_themselves_are_noticed_in_low_precision(kind):
 def test_every_thread_may_compile_many_kernels_of_flex_attention():
     """Layers that are computed again in the backward pass are run by a thread of autograd."""
     look = "import torch._dynamo.config as c, threading; from mfpo.models.packing import allow_recompiling; "
-    look += "import sys; sys.path.insert(0, 'tests'); from tiny_models import tiny_model; "
+    look += f"import sys; sys.path.insert(0, {TESTS!r}); from tiny_models import tiny_model; "
     look += "model = tiny_model('llava'); show = lambda: print(c.recompile_limit); "
     look += "allow_recompiling(model); show(); model.set_attn_implementation('flex_attention'); "
     look += "allow_recompiling(model); show(); "

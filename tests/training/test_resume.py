@@ -213,6 +213,7 @@ def test_another_order_of_rows_is_refused(load, config_in):
         ({"noise_step": 100}, "noise was"),
         ({"image_weight": 0.5}, "weights was"),
         ({"beta": 0.2}, "beta was 0.1, is 0.2"),
+        ({"balance_modalities": True}, "balance_modalities was False, is True"),
         ({"objective": "dpo"}, "objective was mfpo, is dpo"),
     ],
 )

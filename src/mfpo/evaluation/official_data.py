@@ -95,7 +95,11 @@ def find(places: Sequence[str], data_dir: str | None, cure: str = "") -> Path | 
 
 def sha256_of(path: Path) -> str:
     """First 16 hex digits of the file's SHA-256, as scores record it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:16]
 
 
 def _fetch(file: DataFile, path: Path) -> None:

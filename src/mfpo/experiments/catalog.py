@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mfpo.data.yaml_text import parse_yaml
 from mfpo.errors import UserError, nearest
-from mfpo.experiments.schema import TUNED, Arm, Experiment, load_text, read_experiment
+from mfpo.experiments.reading import load_text, read_experiment
+from mfpo.experiments.schema import TUNED, Arm, Experiment
 
 _FILES = resources.files("mfpo.experiments").joinpath("files")
 

@@ -105,23 +105,23 @@ class Pooled:
         known = drawn[~np.isnan(drawn)]
         if np.isnan(units).any() or known.size < max(2.0, ENOUGH * drawn.size):
             return Spread(math.nan, math.nan, math.nan)
-        parts = [(float(known.var(ddof=1)), self.num_groups - 1)]
-        parts += [(float(units.var(ddof=1)) / len(units), len(units) - 1)] if len(units) > 1 else [(0.0, 1)]
-        below = sum(variance**2 / max(1, df) for variance, df in parts)
-        total = sum(variance for variance, _ in parts)
-        df = total**2 / below if below > 0 else math.inf
-        return Spread(math.sqrt(parts[1][0]), math.sqrt(parts[0][0]), df)
+        scenes = float(known.var(ddof=1))
+        seeds = float(units.var(ddof=1)) / len(units) if len(units) > 1 else 0.0
+        below = scenes**2 / max(1, self.num_groups - 1) + seeds**2 / max(1, len(units) - 1)
+        df = (scenes + seeds) ** 2 / below if below > 0 else math.inf
+        return Spread(math.sqrt(seeds), math.sqrt(scenes), df)
 
     def estimate(self) -> Estimate:
         """The mean with its 95% interval."""
-        reach = self.spread().reach()
-        return Estimate(self.value, self.value - reach, self.value + reach)
+        value, reach = self.value, self.spread().reach()
+        return Estimate(value, value - reach, value + reach)
 
     def minus(self, other: Pooled) -> Difference:
         """This arm minus another one, paired by SFT seed and scene."""
         change = Pooled(self.cells - other.cells, self.resampled - other.resampled, self.num_groups)
-        found, spread = change.estimate(), change.spread()
-        return Difference(found.value, found.low, found.high, spread.p_value(found.value))
+        value, spread = change.value, change.spread()
+        reach = spread.reach()
+        return Difference(value, value - reach, value + reach, spread.p_value(value))
 
 
 def rank_correlation(x: Sequence[Pooled], y: Sequence[Pooled], *, seed: int = 0) -> Estimate:

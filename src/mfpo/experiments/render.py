@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mfpo.errors import counted
 from mfpo.evaluation.comparison_tables import escape_latex, stars
 from mfpo.evaluation.statistics import Difference, Estimate
 from mfpo.experiments.results import Column, Related, Results, Verdict
@@ -111,7 +112,7 @@ def relations_grid(related: Sequence[Related]) -> Grid:
 def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
     """What the numbers are, line by line; the last line says when and how they were made."""
     items = ", ".join(f"{measure} {count}" for measure, count in results.num_groups.items())
-    sft, training = (_counted(made[name], what) for name, what in _SEEDS)
+    sft, training = (counted(made[name], what) for name, what in _SEEDS)
     first = results.experiment.arms[0].name
     return [
         f"Means over {sft} x {training}; items: {items}. "
@@ -123,13 +124,9 @@ def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
         *results.notes,
         f"Made by `{made['command']}` in {made['minutes']:.1f} minutes on {made['date']}; {made['machine']}; "
         f"mfpo {made['version']}, torch {made['torch']}. All its steps, those of earlier runs included and "
-        f"scene models left out, took {_counted(math.ceil(made['minutes_of_steps']), 'minute')}, each on one "
+        f"scene models left out, took {counted(math.ceil(made['minutes_of_steps']), 'minute')}, each on one "
         "core or GPU.",
     ]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def to_markdown(results: Results, made: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from mfpo import __version__
 from mfpo.data.files import save_config, write_atomic, write_json
-from mfpo.errors import UserError, nearest
+from mfpo.errors import UserError, counted, nearest
 from mfpo.evaluation.benchmarks import BENCHMARKS
 from mfpo.evaluation.config import JudgeSettings
 from mfpo.experiments.budget import QUICK, QUICK_NOTE, Budget
@@ -97,11 +97,10 @@ def plan_of(config: ExperimentConfig, experiment: Experiment) -> Plan:
     sft_seeds, seeds = seeds_of(config)
     plan = make_plan(experiment, world, sft_seeds, seeds)
     if not plan.steps:
-        where = "--data_dir" if config.world == "llava" else f"{experiment.name}: metrics"
         raise UserError(
             "nothing that this experiment measures could be measured",
             where=f"mfpo experiment {experiment.name}",
-            fix=f"it measures {', '.join(experiment.metrics)}: see {where}",
+            fix=f"it measures {', '.join(experiment.metrics)}; benchmarks of a checkpoint need --data_dir",
         )
     return plan
 
@@ -183,11 +182,6 @@ def describe(plan: Plan, store: Store, config: ExperimentConfig) -> str:
         minutes = sum(step.cost for step in steps) / workers / 60
         parts.append(f"about {counted(math.ceil(minutes), 'minute')} on {counted(workers, 'core')}")
     return ", ".join(parts)
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def notes_of(config: ExperimentConfig, plan: Plan, failures: list[str]) -> list[str]:

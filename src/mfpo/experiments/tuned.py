@@ -9,7 +9,8 @@ from typing import Any
 
 from mfpo.data.yaml_text import parse_yaml
 from mfpo.errors import UserError
-from mfpo.experiments.schema import Arm, load_text
+from mfpo.experiments.reading import load_text
+from mfpo.experiments.schema import Arm
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mfpo.errors import UserError
+from mfpo.evaluation.benchmarks.images import ENDINGS
 from mfpo.evaluation.config import JudgeSettings
+from mfpo.evaluation.official_data import sha256_of
 from mfpo.evaluation.provenance import model_fingerprint
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.measures import GivenData, Measuring
@@ -30,7 +32,6 @@ NAMED: tuple[tuple[Scope, ...], tuple[int, ...]] = (
     (300, 500, 600, 700, 800, 900, 999),
 )
 """Distortions of the distortion probe and of the forced choice, and their noise steps."""
-_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 
 
 @dataclass(frozen=True)
@@ -217,10 +218,8 @@ def given_data(folder: Path) -> GivenData:
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}\0".encode())
-        if file.suffix.lower() not in _PICTURES:
-            with file.open("rb") as opened:
-                while chunk := opened.read(1 << 20):
-                    digest.update(chunk)
+        if file.suffix.lower() not in ENDINGS:
+            digest.update(sha256_of(file).encode())
     return GivenData(str(folder), digest.hexdigest()[:16])
 
 

@@ -105,6 +105,14 @@ def reporters(names: str) -> list[str] | str:
     return wanted
 
 
+def is_all_warmup(args: TrainingArguments, steps: int) -> bool:
+    """Whether a warm-up that is given as a share would be all of a training.
+
+    Its first learning rate is 0, so that a training of one step would change nothing.
+    """
+    return args.warmup_steps < 1 and args.get_warmup_steps(steps) >= steps
+
+
 def is_sharded(args: TrainingArguments) -> bool:
     """Whether FSDP or DeepSpeed will spread the parameters, by our settings or by `accelerate launch`."""
     launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")

@@ -11,11 +11,12 @@ import torch
 
 from mfpo.difficulty.config import Precision
 from mfpo.difficulty.rank import duration
-from mfpo.errors import UserError
+from mfpo.errors import UserError, counted
 from mfpo.models.chat import continues_prompt, render_prompt, render_response
 from mfpo.preferences.encoding import EncodedRows, RowEncoder
 from mfpo.preferences.lengths import RowLength, measure_rows
 from mfpo.records import PreferencePair, text_of
+from mfpo.training.arguments import is_all_warmup
 from mfpo.training.batching import TrainingBatch
 from mfpo.training.objectives import Loss
 from mfpo.training.parameters import parameter_counts
@@ -261,18 +262,15 @@ def describe(trainer: PreferenceTrainer, batch: TrainingBatch, found: Preflight)
 
 
 def short_schedule(turns: int, stages: int, args: TrainingArguments) -> list[str]:
-    """What is odd about a training of very few steps; a warm-up that would be all of it is taken out.
-
-    The first learning rate of a warm-up is 0, so that a training of one step would change nothing.
+    """What is odd about a training of very few steps.
 
     Args:
         turns: Turns of the training.
         stages: Stages that it has.
-        args: The arguments, changed in place.
+        args: The arguments.
     """
     steps, notes = steps_of(turns, args), []
-    if args.warmup_steps < 1 and args.get_warmup_steps(steps) >= steps:
-        args.warmup_steps = 0
+    if is_all_warmup(args, steps):
         notes.append(f"no warm-up: of {counted(steps, 'step')} nothing would be left")
     if steps < stages:
         notes.append(
@@ -280,11 +278,6 @@ def short_schedule(turns: int, stages: int, args: TrainingArguments) -> list[str
             " --gradient_accumulation_steps or --per_device_train_batch_size"
         )
     return notes
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def rows_per_step(args: TrainingArguments) -> int:

@@ -18,6 +18,7 @@ from mfpo.data.files import write_json
 from mfpo.errors import Skip
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
+from mfpo.training.arguments import is_all_warmup
 from mfpo.training.balance import ModalityBalance
 from mfpo.training.batching import PreferenceCollator, TrainingBatch, Turn, TurnDataset
 from mfpo.training.checkpoints import AtomicCheckpoints, SavedOrder, order_digest
@@ -87,6 +88,7 @@ class PreferenceTrainer(AtomicCheckpoints):
         self.loss, self.reference, self.images, self.balance = loss, reference, images, balance
         self.skips: list[Skip] = []
         settings = {"noise": asdict(turns.rows.encoder.noise), **loss.describe()}
+        settings["balance_modalities"] = balance is not None
         self.order = SavedOrder(order_digest(turns.turns, turns.rows.ids), settings=settings)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -152,6 +154,14 @@ class PreferenceTrainer(AtomicCheckpoints):
             return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As the parent does, without a warm-up that would be all of the training."""
+        if is_all_warmup(self.args, num_training_steps):
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def save_extras(self, folder: Path) -> None:
         """The order of rows, the sums of the metrics that are not logged yet, and the balance's means."""

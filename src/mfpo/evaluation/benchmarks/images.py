@@ -14,7 +14,8 @@ from mfpo.records import ImageSource
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp"))
+"""Endings of pictures, in lower case."""
 
 
 def open_picture(names: Sequence[str], data_dir: str | None, folders: Sequence[str], how: str) -> Image:
@@ -44,7 +45,7 @@ def list_pictures(data_dir: str | None, folders: Sequence[str], how: str) -> lis
         UserError: None has.
     """
     for folder in _folders(data_dir, tuple(folders)):
-        names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _ENDINGS)
+        names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in ENDINGS)
         if names:
             return names
     raise _missing("no picture", data_dir, folders, how)
