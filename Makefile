@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the whole method on the scene world, ends with runs/demo/report.html
 	$(BIN)/mfpo demo --output_dir runs/demo
 
+# A test that takes its process down ends the run with its name: --dist loadfile may hang on a second process.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
 
 check: $(STAMP)
 	$(BIN)/ruff check .

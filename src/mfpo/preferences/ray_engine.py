@@ -16,6 +16,8 @@ from mfpo.preferences.worker import Task, Worker
 
 WINDOW_ROWS = 4096
 """Rows worked on together: work enough for many GPUs while the last picture of a window is waited for."""
+PATIENCE = 30.0
+"""Seconds of waiting after which it is asked whether Ray is still there, since Ray itself does not say."""
 
 
 @contextmanager
@@ -111,13 +113,28 @@ class _Actor:
     def _get(self, promise: Any) -> Any:
         errors = self._ray.exceptions
         try:
-            return self._ray.get(promise)
+            while True:
+                try:
+                    return self._ray.get(promise, timeout=PATIENCE)
+                except errors.GetTimeoutError:
+                    _check_alive(self._ray)
         except (errors.RayActorError, errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
             raise DeathOfWorkerError(str(error)) from None
 
     def close(self) -> None:
         """See [`mfpo.preferences.pool.PoolWorker`]."""
         self._ray.kill(self._handle)
+
+
+def _check_alive(ray: Any) -> None:
+    """Raise where the daemon of this machine is gone: whatever is asked of Ray would then wait for ever."""
+    here = ray.get_runtime_context().get_node_id()
+    if not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
+        raise UserError(
+            "Ray's daemon on this machine has ended",
+            where="--engine ray",
+            fix="look at the memory that is free; the same command goes on with what is finished",
+        )
 
 
 class _Host:
