@@ -26,6 +26,7 @@ from mfpo.experiments.store import Store
 from mfpo.experiments.tables import method_table
 from mfpo.experiments.tuned import load_tuned
 from mfpo.experiments.worlds import SceneWorld, probe_rows
+from mfpo.models.threads import one_thread
 from mfpo.report.report import write_report
 from mfpo.scenes.config import DifficultySettings
 from mfpo.training.config import TrainConfig
@@ -55,7 +56,9 @@ def run(config: DemoConfig) -> None:
     ):
         console.rule(f"[bold]{heading}")
         if not store.done(step):
-            step.make(store(step), store)
+            # As the workers that train: the numbers are those of any number of cores.
+            with one_thread():
+                step.make(store(step), store)
         if step is plan.llava:
             console.print(f"checkpoint: {store(step)}")
     console.rule("[bold]4  training with each method, answers to unseen scenes, probes")
