@@ -315,10 +315,16 @@ def _from_annotations(
 
 
 def _read_annotations(path: Path) -> dict[str, Any]:
+    """A file of COCO's annotations without outlines: kept, they would fill gigabytes of memory."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(path.read_bytes(), object_hook=_without_outline)
         if not {"annotations", "images"} <= content.keys():
             raise KeyError("annotations, images")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"no COCO annotations: {error!r}", where=str(path), fix=HOW_TO_GET_COCO) from None
     return content
+
+
+def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    entry.pop("segmentation", None)
+    return entry
