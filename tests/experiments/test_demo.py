@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from mfpo.errors import UserError
@@ -13,7 +14,8 @@ from mfpo.experiments.budget import QUICK_NOTE
 from mfpo.experiments.config import DemoConfig
 from mfpo.experiments.demo import BASE, METHODS, claim, plan_demo
 from mfpo.experiments.demo import run as demo
-from mfpo.experiments.steps import Training
+from mfpo.experiments.scene_steps import SceneLlava, SceneRows
+from mfpo.experiments.steps import Ranking, Training
 from mfpo.experiments.tables import MethodTable, method_table
 
 
@@ -36,6 +38,24 @@ def test_demo_ends_with_a_table_and_a_report(quick_demo: tuple[Path, DemoConfig]
     page = (folder / "report.html").read_text()
     assert "nan" not in table and QUICK_NOTE in table and QUICK_NOTE in page
     assert "mfpo-at-once" in page and "<script src=" not in page
+
+
+def test_every_step_of_the_demo_computes_in_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of this process; workers have one thread each."""
+    threads = []
+    for kind in (SceneLlava, SceneRows, Ranking):
+        monkeypatch.setattr(kind, "make", lambda *_: threads.append(torch.get_num_threads()))
+    monkeypatch.setattr("mfpo.experiments.demo.run_steps", lambda *_: {"all": "enough"})
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(UserError, match="enough"):
+            demo(DemoConfig(output_dir=str(tmp_path / "run"), cache_dir=str(tmp_path / "cache"), quick=True))
+        assert threads == [1, 1, 1] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow

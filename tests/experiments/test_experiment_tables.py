@@ -13,7 +13,7 @@ from rich.console import Console
 from mfpo.evaluation.statistics import Difference, Metric
 from mfpo.experiments.pooled import Pooled
 from mfpo.experiments.reading import read_experiment
-from mfpo.experiments.render import print_results, to_html, to_markdown
+from mfpo.experiments.render import print_results, remarks, to_html, to_markdown
 from mfpo.experiments.results import Column, Results, Verdict
 from mfpo.experiments.schema import Claim
 
@@ -97,3 +97,21 @@ def test_an_interval_of_a_share_ends_where_the_share_does() -> None:
     below = Column("scenes", "CHAIR_s", Metric({"a": 1, "b": -1}, "b"))
     found = results(spread=60.0).estimate("sft", below)
     assert found is not None and found.low < 0.0, "a difference may be negative"
+
+
+def test_of_several_worlds_each_is_told_and_each_arm_once() -> None:
+    """Stars compare within a world: scenes of two worlds are not the same scenes."""
+    text = (
+        "title: two worlds\nmetrics: {scenes: [F1]}\n"
+        "worlds: {plain: {}, hard: {co_occurrence: 0.5, patch_size: 8}}\n"
+        "arms: [{name: sft, text: before}, {name: dpo, text: after, train: {objective: dpo}, tune: sft}]"
+    )
+    experiment = read_experiment(text, "mine", "mine.yaml", lambda: ())
+    lines = remarks(Results(experiment, (), {}, {}, ()), MADE)
+    assert "paired difference to sft of the same world," in lines[0]
+    assert lines[1:-1] == [
+        "sft: before.",
+        "dpo: after.",
+        "World plain: nothing changed.",
+        "World hard: co_occurrence 0.5, patch_size 8.",
+    ]

@@ -119,7 +119,7 @@ def test_relations_are_a_panel_each_and_say_so_where_arms_are_too_few(
     assert {text.get_text() for text in figure.axes[0].texts} >= {"sft", "left"}
 
 
-@pytest.mark.parametrize("kind", ["steps", "bars", "losses", "rewards"])
+@pytest.mark.parametrize("kind", ["trade_off", "steps", "bars", "losses", "rewards"])
 def test_where_nothing_was_measured_there_is_no_figure_and_no_error(
     kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -153,6 +153,19 @@ def test_a_trade_off_takes_both_its_sides_from_one_measure(
     (axes,) = drawn(found, monkeypatch, tmp_path).axes
     (point,) = axes.containers
     assert point.lines[0].get_xydata().tolist() == [[40.0, 10.0]]
+
+
+def test_a_trade_off_of_several_worlds_is_a_panel_each_of_one_scale(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    worlds = "worlds: {plain: {}, hard: {patch_size: 8}}\nfigure: {kind: trade_off}\n"
+    both = read_experiment(FILE[: FILE.index("figure")] + worlds, "mine", "mine.yaml", lambda: ())
+    values = {("sft, plain", "scenes", "CHAIR_i"): 17.0, ("sft, plain", "scenes", "Cover"): 82.0}
+    values |= {("left, hard", "scenes", "CHAIR_i"): 11.0, ("left, hard", "scenes", "Cover"): 45.0}
+    left, right = drawn(replace(results(values), experiment=both), monkeypatch, tmp_path).axes
+    assert [axes.get_title(loc="left") for axes in (left, right)] == ["plain", "hard"]
+    assert [[text.get_text() for text in axes.texts] for axes in (left, right)] == [["sft"], ["left"]]
+    assert left.get_xlim() == right.get_xlim() and left.get_xlim()[0] < 45 < 82 < left.get_xlim()[1]
 
 
 def test_tables_are_there_when_the_figure_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -226,6 +226,7 @@ def test_dry_run_prints_the_checks(config_in, vlm, capsys):
         ({"objective": "mfpoo"}, "did you mean"),
         ({"beta": 0.0}, "beta"),
         ({"trainer": {"max_grad_nrm": 1.0}}, "did you mean 'max_grad_norm'"),
+        ({"trainer": {"num_train_epochs": 3}}, "set --num_train_epochs"),
         ({"lr_scheduler_type": "cosinus"}, "not valid"),
         ({"resume_from_checkpoint": "last"}, "no checkpoint"),
         ({"reference": "adapter"}, "no adapter"),

@@ -27,6 +27,7 @@ from mfpo.report.figures import (
     SERIES,
     in_words,
     new_figure,
+    panels,
     quiet,
     short,
     style,
@@ -38,6 +39,7 @@ from mfpo.report.runs import STAGE_NAMES
 from mfpo.training.metrics import METRICS_FILE
 
 Draw: TypeAlias = Callable[[Results, Plan, Store], Figure | None]
+_WORLDS_IN_A_ROW = 3
 
 
 def draw_figure(results: Results, plan: Plan, store: Store, folder: Path) -> Markup | None:
@@ -61,7 +63,7 @@ def draw_figure(results: Results, plan: Plan, store: Store, folder: Path) -> Mar
 
 
 def _trade_off(results: Results, plan: Plan, store: Store) -> Figure | None:
-    """CHAIR_i against Cover, an arm a point."""
+    """CHAIR_i against Cover, an arm a point, a world a panel."""
     measures = dict.fromkeys(column.measure for column in results.columns)
     sides = [
         {column.name: column for column in results.columns if column.measure == measure}
@@ -70,25 +72,41 @@ def _trade_off(results: Results, plan: Plan, store: Store) -> Figure | None:
     columns = next((found for found in sides if {"CHAIR_i", "Cover"} <= found.keys()), None)
     if columns is None:
         return _bars(results, plan, store)
-    points, labels = [], []
+    worlds: dict[str, dict[str, tuple[Estimate, Estimate]]] = {}
     for arm in results.experiment.arms:
         across, up = (results.estimate(arm.name, columns[name]) for name in ("Cover", "CHAIR_i"))
         if across is not None and up is not None:
-            points.append((across, up))
-            labels.append(arm.name)
-    figure = new_figure(7.2, 4.8)
-    axes = figure.add_subplot()
-    axes.margins(0.15)
-    axes.set_xlabel("Cover, higher is better →")
-    axes.set_ylabel(f"← lower is better, {in_words('CHAIR_i')}")
-    _scatter(figure, axes, points, labels)
+            worlds.setdefault(arm.world, {})[arm.plain_name] = across, up
+    return _scatters(worlds, "Cover, higher is better →", f"← lower is better, {in_words('CHAIR_i')}")
+
+
+def _scatters(
+    worlds: Mapping[str, Mapping[str, tuple[Estimate, Estimate]]], across: str, up: str
+) -> Figure | None:
+    """The named points of each world, a panel a world; all panels have the same scales."""
+    if not worlds:
+        return None
+    columns = min(_WORLDS_IN_A_ROW, len(worlds))
+    rows = math.ceil(len(worlds) / columns)
+    figure = new_figure(7.2, 4.8) if len(worlds) == 1 else new_figure(3.7 * columns, 3.6 * rows)
+    grid = panels(figure, len(worlds), columns, sharex=True, sharey=True)
+    for index, (axes, (world, points)) in enumerate(zip(grid, worlds.items(), strict=True)):
+        axes.margins(0.15)
+        _scatter(axes, list(points.values()))
+        if len(worlds) > 1:
+            axes.set_title(world)
+        if index % columns == 0:
+            axes.set_ylabel(up)
+        if index + columns >= len(worlds):
+            axes.set_xlabel(across)
+            axes.tick_params(labelbottom=True)
+    for axes, points in zip(grid, worlds.values(), strict=True):
+        place_labels(figure, axes, list(points.values()), list(points))
     return figure
 
 
-def _scatter(
-    figure: Figure, axes: Axes, points: Sequence[tuple[Estimate, Estimate]], labels: Sequence[str]
-) -> None:
-    """Points with their intervals both ways, and names beside them."""
+def _scatter(axes: Axes, points: Sequence[tuple[Estimate, Estimate]]) -> None:
+    """Points with their intervals both ways."""
     quiet(axes, grid="both")
     for index, (across, up) in enumerate(points):
         axes.errorbar(
@@ -101,7 +119,6 @@ def _scatter(
             markersize=6,
             elinewidth=1.0,
         )
-    place_labels(figure, axes, points, labels)
 
 
 def _thresholds(results: Results, plan: Plan, store: Store) -> Figure | None:
@@ -148,11 +165,11 @@ def _relations(results: Results, plan: Plan, store: Store) -> Figure | None:
     if not results.related:
         return None
     columns = {column.name: column for column in results.columns}
-    figure = new_figure(5.6 * min(2, len(results.related)), 4.4 * math.ceil(len(results.related) / 2))
-    grid = figure.subplots(math.ceil(len(results.related) / 2), min(2, len(results.related)), squeeze=False)
-    for axes in grid.ravel()[len(results.related) :]:
-        axes.set_visible(False)
-    for axes, one in zip(grid.ravel(), results.related, strict=False):
+    count = len(results.related)
+    in_a_row = min(2, count)
+    figure = new_figure(5.6 * in_a_row, 4.4 * math.ceil(count / in_a_row))
+    grid = panels(figure, count, in_a_row)
+    for axes, one in zip(grid, results.related, strict=True):
         found = [
             [results.estimate(arm, columns[name]) for arm in one.arms]
             for name in (one.relation.x, one.relation.y)
@@ -164,7 +181,8 @@ def _relations(results: Results, plan: Plan, store: Store) -> Figure | None:
         axes.set_xlabel(in_words(one.relation.x))
         axes.set_ylabel(in_words(one.relation.y))
         pairs = [(x, y) for x, y in zip(*found, strict=True) if x is not None and y is not None]
-        _scatter(figure, axes, pairs, one.arms)
+        _scatter(axes, pairs)
+        place_labels(figure, axes, pairs, one.arms)
     return figure
 
 

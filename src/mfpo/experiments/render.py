@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
@@ -17,6 +17,7 @@ from mfpo.evaluation.comparison_tables import escape_latex, stars
 from mfpo.evaluation.statistics import Difference, Estimate
 from mfpo.experiments.results import Column, Related, Results, Verdict
 from mfpo.report.page import asset
+from mfpo.scenes.config import DifficultySettings
 
 _SEEDS = (("sft_seeds", "SFT seed"), ("seeds", "training seed"))
 _BESIDE = 3
@@ -113,20 +114,35 @@ def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
     """What the numbers are, line by line; the last line says when and how they were made."""
     items = ", ".join(f"{measure} {count}" for measure, count in results.num_groups.items())
     sft, training = (counted(made[name], what) for name, what in _SEEDS)
-    first = results.experiment.arms[0].name
+    experiment = results.experiment
+    first = experiment.arms[0].plain_name + (" of the same world" if len(experiment.worlds) > 1 else "")
+    arms = dict.fromkeys(f"{arm.plain_name}: {arm.text}." for arm in experiment.arms if arm.text)
     return [
         f"Means over {sft} x {training}; items: {items}. "
         "Brackets: 95% intervals over SFT seeds, training seeds and items (Student's t). "
         f"Stars: paired difference to {first}, * p < 0.05, ** p < 0.01, *** p < 0.001, not corrected for the "
         "number of comparisons.",
-        *(f"{arm.name}: {arm.text}." for arm in results.experiment.arms if arm.text),
-        *results.experiment.notes,
+        *arms,
+        *worlds(experiment.worlds),
+        *experiment.notes,
         *results.notes,
         f"Made by `{made['command']}` in {made['minutes']:.1f} minutes on {made['date']}; {made['machine']}; "
         f"mfpo {made['version']}, torch {made['torch']}. All its steps, those of earlier runs included and "
         f"scene models left out, took {counted(math.ceil(made['minutes_of_steps']), 'minute')}, each on one "
         "core or GPU.",
     ]
+
+
+def worlds(difficulties: Mapping[str, DifficultySettings]) -> list[str]:
+    """What each world has in place of the defaults, a line each; none where there is only one."""
+    if len(difficulties) == 1:
+        return []
+    default = asdict(DifficultySettings())
+    lines = []
+    for world, difficulty in difficulties.items():
+        changed = (f"{name} {value}" for name, value in asdict(difficulty).items() if value != default[name])
+        lines.append(f"World {world}: {', '.join(changed) or 'nothing changed'}.")
+    return lines
 
 
 def to_markdown(results: Results, made: Mapping[str, Any]) -> str:

@@ -83,6 +83,11 @@ class Arm:
     world: str = "default"
 
     @property
+    def plain_name(self) -> str:
+        """Its name without that of its world."""
+        return self.name.removesuffix(f", {self.world}")
+
+    @property
     def tuned_as(self) -> str:
         """The arm whose learning rate it takes."""
         return self.tune or self.name

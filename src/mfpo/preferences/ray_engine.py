@@ -127,7 +127,10 @@ class _Actor:
 
 
 def _check_alive(ray: Any) -> None:
-    """Raise where the daemon of this machine is gone: whatever is asked of Ray would then wait for ever."""
+    """Raise where the daemon of this machine is gone: a new actor would then be waited for for ever.
+
+    With its global control store gone Ray ends this process by itself, after a minute and with exit code 1.
+    """
     here = ray.get_runtime_context().get_node_id()
     if not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
         raise UserError(

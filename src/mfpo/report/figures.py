@@ -92,6 +92,24 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def panels(
+    figure: Figure, count: int, columns: int, *, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
+    """So many panels in rows of at most so many, from the top left; the rest of the last row stays empty.
+
+    Args:
+        figure: Where to put them.
+        count: Number of panels.
+        columns: Panels in a row.
+        sharex: Whether all have one horizontal scale.
+        sharey: Whether all have one vertical scale.
+    """
+    grid = figure.subplots(-(-count // columns), columns, sharex=sharex, sharey=sharey, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return list(grid[:count])
+
+
 def to_svg(figure: Figure, alt: str) -> Markup:
     """The figure as an SVG element for a page.
 

@@ -25,6 +25,7 @@ from mfpo.report.figures import (
     VERMILION,
     in_words,
     new_figure,
+    panels,
     quiet,
     short,
     style,
@@ -203,9 +204,9 @@ def distortion(
         columns = min(_COLUMNS, max(2, len(scopes)))
         rows = math.ceil(len(scopes) / columns)
         figure = new_figure(PAGE_WIDTH, 0.4 + 3.2 * rows)
-        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        grid = panels(figure, len(scopes), columns, sharey=True)
         handles: dict[str, Any] = {}
-        for axes, (scope, curves) in zip(grid, scopes.items(), strict=False):
+        for axes, (scope, curves) in zip(grid, scopes.items(), strict=True):
             quiet(axes)
             axes.set_title(scope)
             axes.set_xlabel("noise step")
@@ -219,8 +220,6 @@ def distortion(
                 handles[label] = axes.plot(steps, heights, color=colour, marker=marker, markersize=5)[0]
         for axes in grid[::columns]:
             axes.set_ylabel("chosen answer preferred, %")
-        for axes in grid[len(scopes) :]:
-            axes.set_visible(False)
         names = [short(label) for label in handles]
         figure.legend(handles.values(), names, loc="outside upper left", ncols=min(6, len(names)))
         return to_svg(figure, "Preference accuracy by noise step, a panel per scope and a line per run")
@@ -285,9 +284,9 @@ def draw_panels(
     figure = new_figure(
         PAGE_WIDTH * max(columns, 2) / _COLUMNS if columns < _COLUMNS else PAGE_WIDTH, 0.5 + 2.5 * rows
     )
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    grid = panels(figure, len(logs), columns, sharex=True, sharey=True)
     handles: dict[str, Any] = {}
-    for axes, log in zip(grid, logs, strict=False):
+    for axes, log in zip(grid, logs, strict=True):
         quiet(axes)
         axes.set_title(short(log.label), pad=16 if len(log.stages) > 1 else 8)
         _shade_stages(axes, log)
@@ -297,9 +296,7 @@ def draw_panels(
             points = [(r["step"], r[key]) for r in log.records if key in r and "step" in r]
             if points:
                 handles[name] = axes.plot(*zip(*points, strict=True), color=colour, linestyle=dashes)[0]
-    for axes in grid[len(logs) :]:
-        axes.set_visible(False)
-    for index, axes in enumerate(grid[: len(logs)]):
+    for index, axes in enumerate(grid):
         axes.margins(x=0.01)
         if shown is not None:
             low, high = axes.get_ylim()

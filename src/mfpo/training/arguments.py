@@ -32,9 +32,10 @@ def training_arguments(config: TrainConfig, precision: Precision, device: torch.
         device: Where the model is.
 
     Raises:
-        UserError: An unknown name or a bad value under ``trainer``, or a bad value of ours.
+        UserError: An unknown name, one of our own or a bad value under ``trainer``, or a bad value of ours.
     """
     known = {item.name for item in fields(TrainingArguments) if item.init}
+    ours = {item.name for item in fields(config)}
     for name in config.trainer:
         if name in ("bf16", "fp16"):
             raise UserError(
@@ -42,6 +43,8 @@ def training_arguments(config: TrainConfig, precision: Precision, device: torch.
                 where=f"trainer: {name}",
                 fix="set --bf16 true or false; float16 is not supported, since its small gradients become 0",
             )
+        if name in ours:
+            raise UserError("that is a setting of mfpo train", where=f"trainer: {name}", fix=f"set --{name}")
         if name not in known:
             raise UserError(f"unknown training argument {name!r}", where="trainer", fix=nearest(name, known))
     learning_rate = config.learning_rate

@@ -68,12 +68,12 @@ class AtomicCheckpoints(Trainer):
 
 @dataclass(frozen=True, slots=True)
 class SavedOrder:
-    """What a checkpoint was trained on and by: the order of rows, the noise and the loss.
+    """What a checkpoint was trained on and by: order of rows, noise, loss, and whether it is balanced.
 
     Attributes:
         planned: SHA-256 of the order that was planned before the first step.
         turns: Id and stage of every turn, where the order was changed since; else None.
-        settings: Settings of noise and loss by name, JSON values.
+        settings: Settings of noise and loss, and `balance_modalities`, by name; JSON values.
     """
 
     planned: str
@@ -96,7 +96,7 @@ class SavedOrder:
         return cls(entry["planned"], turns, entry.get("settings", {}))
 
     def check(self, now: SavedOrder, folder: str | Path) -> None:
-        """Refuse to go on with other rows, noise or loss.
+        """Refuse to go on with other rows or settings.
 
         Args:
             now: What the settings of today mean.

@@ -180,7 +180,11 @@ def test_outlines_of_coco_annotations_are_not_kept(tmp_path: Path) -> None:
     """They are nine tenths of 450 MB of text, and six times that as lists of Python's numbers."""
     mask = {"image_id": 1, "category_id": 17, "segmentation": [[0.25] * 500]}
     for part in ("val", "train"):
-        instances = {"images": [{"id": 1}], "annotations": [mask] * 500, "categories": [{"id": 17, "name": "cat"}]}
+        instances = {
+            "images": [{"id": 1}],
+            "annotations": [mask] * 500,
+            "categories": [{"id": 17, "name": "cat"}],
+        }
         (tmp_path / f"instances_{part}2014.json").write_text(json.dumps(instances))
         (tmp_path / f"captions_{part}2014.json").write_text('{"images": [], "annotations": []}')
     size = (tmp_path / "instances_val2014.json").stat().st_size
