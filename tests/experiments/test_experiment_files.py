@@ -181,6 +181,7 @@ def test_a_mistake_is_named_with_file_key_and_cure(change: tuple[str, str], says
         ("claims: [{text: t, better: mfpo, than: sft, metrics: [F2]}]", "'F2' is not listed under metrics"),
         ("claims: {text: t}", "claims: expected a list"),
         ("notes: one text", "mine.yaml: notes: expected a list, found 'one text'"),
+        ("figure: {highlight: [stf]}", "figure.highlight: did you mean 'sft'"),
         ("figure: {metrics: CHAIR_i}", "figure.metrics: expected a list"),
         ("paper: {columns: CHAIR_i}", "paper.columns: expected a list"),
         ("split: tset", "split: .*did you mean 'test'"),

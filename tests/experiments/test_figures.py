@@ -100,6 +100,15 @@ def test_lines_of_many_arms_differ(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert len(looks) == 20
 
 
+def test_lines_that_are_not_to_stand_out_are_grey(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arms = [arm.name for arm in EXPERIMENT.arms]
+    votes = {(arm, "matched", f"{name}, 1 votes"): 50.0 for arm in arms for name in ("Cover", "CHAIR_i")}
+    shown = replace(EXPERIMENT, figure=replace(EXPERIMENT.figure, highlight=("right",)))
+    figure = drawn(replace(results(votes), experiment=shown), monkeypatch, tmp_path)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["right", "2 others"]
+    assert [line.get_alpha() for line in figure.axes[0].lines] == [None, 0.4, 0.4]
+
+
 def test_relations_are_a_panel_each_and_say_so_where_arms_are_too_few(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -116,7 +125,8 @@ def test_relations_are_a_panel_each_and_say_so_where_arms_are_too_few(
         "rank correlation +0.50 [-0.20, +0.90]",
         "too few arms",
     ]
-    assert {text.get_text() for text in figure.axes[0].texts} >= {"sft", "left"}
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  sft", "2  left"]
 
 
 @pytest.mark.parametrize("kind", ["trade_off", "steps", "bars", "losses", "rewards"])

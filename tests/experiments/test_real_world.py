@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,31 @@ def test_rates_of_a_sweep_are_taken_for_a_checkpoint(settings: ExperimentConfig,
     (tmp_path / "tuned.yaml").write_text("fallback: 2.0e-5\nlearning_rates: {mfpo: 3.0e-4}\n")
     settings.tuned = str(tmp_path / "tuned.yaml")
     assert rates() == {"mfpo": 3e-4, "after easy": 2e-5}
+
+
+def test_only_benchmarks_that_need_a_judge_are_given_one(settings: ExperimentConfig, tmp_path: Path) -> None:
+    (tmp_path / "benchmarks" / "mmhal").mkdir()
+    settings.name, settings.judge_model, settings.api_base = "table1", "one", "http://127.0.0.1:1/v1"
+    (tmp_path / "benchmarks" / "amber").mkdir()
+    measured = plan_of(settings, find("table1")).measured
+    judges = {name: measured["sft", name][0, 0].measuring.judge for name in ("amber", "mmhal")}
+    assert judges["amber"] is None
+    assert judges["mmhal"] is not None and judges["mmhal"].judge_model == "one"
+
+
+def test_an_arm_that_swaps_pictures_needs_rows_that_bring_them(
+    settings: ExperimentConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "benchmarks" / "objhal").mkdir()
+    settings.name = "table8"
+    plan = plan_of(settings, find("table8"))
+    assert "swap" not in plan.trainings and "erase" in plan.trainings
+    assert any("swap is left out" in note for note in plan.notes)
+    with DatasetWriter(tmp_path / "swaps", rejected_images=True) as writer:
+        for pair in make_pairs(3):
+            writer.write(replace(pair, rejected_images=pair.images))
+    settings.dataset = (str(tmp_path / "swaps"),)
+    assert "swap" in plan_of(settings, find("table8")).trainings
 
 
 def test_other_questions_are_another_measurement(settings: ExperimentConfig, tmp_path: Path) -> None:

@@ -113,6 +113,21 @@ def test_cut_answers_and_rows_without_room_are_counted(vlm, config_in, capsys):
     assert "1 responses cut to fit" in out and f"at most 60 tokens (row {rows[3].id})" in out
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "2 of 6 rows without a region: their whole picture gets noise"),
+        ({"noise_scope": "crop"}, ""),
+        ({"objective": "dpo+margin"}, ""),
+    ],
+)
+def test_rows_without_a_region_are_counted_where_regions_count(vlm, config_in, capsys, settings, told):
+    rows = [replace(pair, regions=()) if at < 2 else pair for at, pair in enumerate(make_pairs(6))]
+    train(vlm, rows, config_in(dry_run=True, **settings))
+    out = capsys.readouterr().out
+    assert told in out and ("without a region" in out) == bool(told)
+
+
 def test_answers_that_do_not_end_are_refused(vlm, config_in, monkeypatch):
     from mfpo.preferences import encoding
 

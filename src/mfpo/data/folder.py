@@ -141,6 +141,11 @@ def shard_files(folder: str | Path) -> list[Path]:
     return sorted((Path(folder) / "data").glob("train-*.parquet"))
 
 
+def stored_columns(folder: str | Path) -> set[str]:
+    """Names of the columns of a dataset folder's finished shards; empty where there are none."""
+    return set().union(*(pq.read_schema(path).names for path in shard_files(folder)[:1]))
+
+
 def has_finished_shards(folder: str | Path) -> bool:
     """Whether an unfinished dataset folder holds rows that a resumed run need not make again."""
     return any((Path(folder) / STAGING).glob("[0-9]*.json"))

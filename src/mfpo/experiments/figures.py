@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
@@ -23,6 +24,7 @@ from mfpo.experiments.schema import Arm
 from mfpo.experiments.store import Store
 from mfpo.report.figures import (
     MARKERS,
+    MUTED,
     PAPER,
     SERIES,
     in_words,
@@ -121,6 +123,24 @@ def _scatter(axes: Axes, points: Sequence[tuple[Estimate, Estimate]]) -> None:
         )
 
 
+def _scatter_numbered(axes: Axes, points: Mapping[int, tuple[Estimate, Estimate]]) -> dict[int, Artist]:
+    """Points with a number each, over their intervals: for more points than there is room for names.
+
+    Returns:
+        What a legend shows for each number.
+    """
+    quiet(axes, grid="both")
+    handles: dict[int, Artist] = {}
+    for number, (across, up) in points.items():
+        place = (across.value, up.value)
+        colour = SERIES[number % len(SERIES)]
+        axes.errorbar(*place, xerr=_bar(across), yerr=_bar(up), color=colour, elinewidth=0.8, alpha=0.35)
+        (dot,) = axes.plot(*place, "o", color=colour, markersize=9, markeredgecolor=PAPER, zorder=3)
+        handles[number] = dot
+        axes.annotate(str(number), place, ha="center", va="center", size=6, color=PAPER, zorder=3)
+    return handles
+
+
 def _thresholds(results: Results, plan: Plan, store: Store) -> Figure | None:
     """CHAIR_i against Cover over the votes of samples, an arm a line: the whole trade-off of each model."""
     arms = [
@@ -131,13 +151,19 @@ def _thresholds(results: Results, plan: Plan, store: Store) -> Figure | None:
     figure = new_figure(8.4, 5.2)
     axes = figure.add_subplot()
     quiet(axes, grid="both")
-    for index, arm in enumerate(arms):
+    highlight = [arm for arm in arms if arm in results.experiment.figure.highlight] or arms
+    others = [arm for arm in arms if arm not in highlight]
+    for index, arm in enumerate((*highlight, *others)):
         points = []
         for votes in itertools.count(1):
             across, up = (results.pooled.get((arm, "matched", name)) for name in _votes(votes))
             if across is None or up is None:
                 break
             points.append((across.value, up.value))
+        if arm in others:
+            label = f"{len(others)} others" if arm == others[0] else None
+            axes.plot(*zip(*points, strict=True), color=MUTED, alpha=0.4, linewidth=1, label=label, zorder=1)
+            continue
         axes.plot(
             *zip(*points, strict=True),
             color=SERIES[index % len(SERIES)],
@@ -167,22 +193,25 @@ def _relations(results: Results, plan: Plan, store: Store) -> Figure | None:
     columns = {column.name: column for column in results.columns}
     count = len(results.related)
     in_a_row = min(2, count)
-    figure = new_figure(5.6 * in_a_row, 4.4 * math.ceil(count / in_a_row))
-    grid = panels(figure, count, in_a_row)
-    for axes, one in zip(grid, results.related, strict=True):
-        found = [
-            [results.estimate(arm, columns[name]) for arm in one.arms]
-            for name in (one.relation.x, one.relation.y)
-        ]
+    names = [arm.name for arm in results.experiment.arms]
+    handles: dict[int, Artist] = {}
+    figure = new_figure(5.0 * in_a_row + 1.6, 4.0 * math.ceil(count / in_a_row))
+    for axes, one in zip(panels(figure, count, in_a_row), results.related, strict=True):
         axes.margins(0.12)
         rho = one.correlation
         known = f"{rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]"
         axes.set_title("too few arms" if math.isnan(rho.value) else f"rank correlation {known}")
         axes.set_xlabel(in_words(one.relation.x))
         axes.set_ylabel(in_words(one.relation.y))
-        pairs = [(x, y) for x, y in zip(*found, strict=True) if x is not None and y is not None]
-        _scatter(axes, pairs)
-        place_labels(figure, axes, pairs, one.arms)
+        points = {}
+        for arm in one.arms:
+            x, y = (results.estimate(arm, columns[name]) for name in (one.relation.x, one.relation.y))
+            if x is not None and y is not None:
+                points[1 + names.index(arm)] = x, y
+        handles |= _scatter_numbered(axes, points)
+    shown = sorted(handles)
+    labels = [f"{number}  {short(names[number - 1])}" for number in shown]
+    figure.legend([handles[number] for number in shown], labels, loc="outside right upper")
     return figure
 
 

@@ -113,7 +113,7 @@ class _Reader:
             claims=tuple(claims),
             relations=relations,
             paper=self.paper(values.pop("paper", {})),
-            figure=self.figure(values.pop("figure", {})),
+            figure=self.figure(values.pop("figure", {}), names),
             worlds=worlds,
             sweep=sweep,
             notes=self.texts(values.pop("notes", []), "notes"),
@@ -209,11 +209,15 @@ class _Reader:
                 self.refuse(f"paper.rows.{name}", f"{len(row)} numbers for {len(columns)} columns")
         return Paper(columns, rows)
 
-    def figure(self, content: Any) -> Figure:
+    def figure(self, content: Any, names: Sequence[str]) -> Figure:
         found = self.record(content, Figure, "figure")
         if found.kind not in get_args(FigureKind):
             self.refuse("figure.kind", nearest(str(found.kind), get_args(FigureKind)))
-        return replace(found, metrics=self.texts(found.metrics, "figure.metrics"))
+        highlight = self.texts(found.highlight, "figure.highlight")
+        for name in highlight:
+            if name not in names:
+                self.refuse("figure.highlight", nearest(name, names))
+        return replace(found, metrics=self.texts(found.metrics, "figure.metrics"), highlight=highlight)
 
     def record(self, content: Any, kind: type[Any], key: str) -> Any:
         """A record whose fields are plain values."""

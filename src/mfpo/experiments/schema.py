@@ -153,11 +153,13 @@ class Figure:
         kind: Sort of drawing.
         metrics: What it shows, where that is not plain from the kind.
         x: Name of the horizontal axis.
+        highlight: Arms whose `thresholds` are drawn in colour, the others in grey; all when empty.
     """
 
     kind: FigureKind = "trade_off"
     metrics: tuple[str, ...] = ()
     x: str = ""
+    highlight: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

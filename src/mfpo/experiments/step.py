@@ -111,11 +111,13 @@ class GivenRows(Rows):
     Attributes:
         folder: The folder.
         fingerprint: What tells it from another one.
+        has_rejected_images: Whether its rows bring rejected images along.
     """
 
     kind: ClassVar[str] = "given"
     folder: str = ""
     fingerprint: str = ""
+    has_rejected_images: bool = False
 
     def depends(self) -> dict[str, Any]:
         """Its rows; where they are does not matter."""

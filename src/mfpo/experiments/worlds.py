@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mfpo.data.folder import stored_columns
 from mfpo.errors import UserError
+from mfpo.evaluation.benchmarks import benchmark_class
 from mfpo.evaluation.benchmarks.images import ENDINGS
 from mfpo.evaluation.config import JudgeSettings
 from mfpo.evaluation.official_data import sha256_of
@@ -167,12 +169,14 @@ class RealWorld:
         return self.given
 
     def rows(self, arm: Arm, model: Model, sft_seed: int) -> Rows | None:
-        """The first dataset; the second for another kind of rows, none if that was not given."""
-        if arm.data == Data():
-            return self.datasets[0]
-        if arm.data == Data(source="templates") and len(self.datasets) > 1:
-            return self.datasets[1]
-        return None
+        """The first dataset; the second for another kind of rows. None if it lacks what the arm takes."""
+        kinds = (Data(), Data(source="templates"))
+        found = next(
+            (rows for kind, rows in zip(kinds, self.datasets, strict=False) if kind == arm.data), None
+        )
+        scope = {**self.settings, **(arm.train or {})}.get("noise_scope")
+        lacks = found is not None and scope == "swap" and not found.has_rejected_images
+        return None if lacks else found
 
     def training(self, arm: Arm, rows: Rows, seed: int) -> TrainConfig:
         """The user's settings with the arm's over them."""
@@ -184,10 +188,11 @@ class RealWorld:
         scopes: tuple[Scope, ...] = ()
         steps: tuple[int, ...] = ()
         probe = None
+        data = self.benchmarks.get(measure)
         if measure in ("distortion", "attention"):
             scopes, steps = PROBED if measure == "distortion" else ((), ())
             probe = self.datasets[0]
-        elif measure != "rewards" and measure not in self.benchmarks:
+        elif measure != "rewards" and data is None:
             return None
         return Measurement(
             model,
@@ -199,8 +204,8 @@ class RealWorld:
                 noise_scopes=scopes,
                 noise_steps=steps,
                 batch_size=self.batch_size,
-                data=self.benchmarks.get(measure),
-                judge=self.judge if measure in self.benchmarks else None,
+                data=data,
+                judge=self.judge if data is not None and benchmark_class(measure).judge else None,
                 resume=True,
             ),
             stage=arm.stage,
@@ -236,4 +241,4 @@ def given_rows(folder: str) -> GivenRows:
         raise UserError(
             "no dataset folder", where=f"--dataset {folder}", fix="`mfpo build` writes one"
         ) from None
-    return GivenRows(folder, json.dumps(content, sort_keys=True))
+    return GivenRows(folder, json.dumps(content, sort_keys=True), "rejected_images" in stored_columns(folder))

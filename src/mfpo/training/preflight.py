@@ -261,6 +261,25 @@ def describe(trainer: PreferenceTrainer, batch: TrainingBatch, found: Preflight)
     return "\n".join([*lines, *_describe_row(batch, trainer.processing_class)])
 
 
+def regions_missing(rows: EncodedRows) -> list[str]:
+    """How many rows have noise on the whole picture, because none of their keywords has a region.
+
+    Args:
+        rows: The rows; nothing is said of them where the loss takes no rejected image.
+    """
+    if not rows.encoder.rejected_image:
+        return []
+    pairs = getattr(rows.rows, "without_images", rows.rows.__iter__)()
+    scopes = (rows.encoder.noise.apply(pair.noise).scope for pair in pairs if not pair.regions)
+    missing = sum(scope in ("region", "erase") for scope in scopes)
+    if not missing:
+        return []
+    return [
+        f"{missing} of {counted(len(rows), 'row')} without a region: their whole picture gets noise"
+        " (`mfpo build` looks for keywords and their regions)"
+    ]
+
+
 def short_schedule(turns: int, stages: int, args: TrainingArguments) -> list[str]:
     """What is odd about a training of very few steps.
 

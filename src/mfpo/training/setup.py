@@ -36,6 +36,7 @@ from mfpo.training.preflight import (
     check_rows,
     check_template,
     describe,
+    regions_missing,
     rows_per_step,
     short_schedule,
 )
@@ -91,7 +92,7 @@ def set_up(
     loss, sequences, encoder = make_encoder(vlm, config)
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
-    notes = check_template(encoder, rows[lengths.by_length[0]])
+    notes = [*regions_missing(encoded), *check_template(encoder, rows[lengths.by_length[0]])]
     if hasattr(vlm.model, "merge_and_unload"):
         vlm.model = vlm.model.merge_and_unload()
     precision = precision_of(vlm, config)

@@ -23,6 +23,19 @@ BENCHMARKS = {
 """Where each benchmark's class is; nothing is imported before it is asked for."""
 
 
+def benchmark_class(name: str) -> type[Benchmark]:
+    """A benchmark's class by its name.
+
+    Raises:
+        UserError: There is no such benchmark.
+    """
+    if name not in BENCHMARKS:
+        raise UserError("unknown benchmark", where=f"--benchmark {name}", fix=nearest(name, BENCHMARKS))
+    module, _, attribute = BENCHMARKS[name].partition(":")
+    found: type[Benchmark] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
 def load_benchmark(name: str, settings: BenchmarkSettings | None = None) -> Benchmark:
     """A benchmark by its name.
 
@@ -33,8 +46,6 @@ def load_benchmark(name: str, settings: BenchmarkSettings | None = None) -> Benc
     Raises:
         UserError: There is no such benchmark, or the settings don't fit any.
     """
-    if name not in BENCHMARKS:
-        raise UserError("unknown benchmark", where=f"--benchmark {name}", fix=nearest(name, BENCHMARKS))
     if settings is not None and settings.num_samples is not None and settings.num_samples < 1:
         raise UserError("at least one image is needed", where=f"--num_samples {settings.num_samples}")
     return _opened(name, settings)
@@ -43,6 +54,4 @@ def load_benchmark(name: str, settings: BenchmarkSettings | None = None) -> Benc
 @lru_cache(maxsize=4)
 def _opened(name: str, settings: BenchmarkSettings | None) -> Benchmark:
     """Kept, because several models answer the same questions about the same pictures one after another."""
-    module, _, attribute = BENCHMARKS[name].partition(":")
-    benchmark: Benchmark = getattr(importlib.import_module(module), attribute)(settings)
-    return benchmark
+    return benchmark_class(name)(settings)
