@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ class Note(Step):
         after: What it needs.
         seconds: How long it takes.
         fails: Whether it fails.
+        dies: Whether its process is killed.
     """
 
     kind: ClassVar[str] = "notes"
@@ -27,6 +30,7 @@ class Note(Step):
     after: tuple[Step, ...] = ()
     seconds: float = 0.0
     fails: bool = False
+    dies: bool = False
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -49,9 +53,27 @@ class Note(Step):
     def make(self, folder: Path, place: Place) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder.parent / "order.txt").open("a") as file:
-            file.write(f"{self.label} {os.getpid()}\n")
+            file.write(f"{self.label} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
         print("said by", self.label)
         time.sleep(self.seconds)
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.fails:
             raise ValueError("as it was told")
         (folder / "done").touch()
+
+
+class Large:
+    """An object that is missed when it is gone."""
+
+
+@dataclass(frozen=True)
+class Holder(Note):
+    """Has a large object in its hands, and counts those that earlier steps of the process left behind."""
+
+    def make(self, folder: Path, place: Place) -> None:
+        left = sum(isinstance(thing, Large) for thing in gc.get_objects())
+        print("left behind:", left)
+        large = Large()
+        large.me = large  # type: ignore[attr-defined]
+        super().make(folder, place)

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
-from slow_steps import Note
+from slow_steps import Holder, Note
 
+from mfpo.experiments.run import gpus
 from mfpo.experiments.scheduler import run_steps
 from mfpo.experiments.store import Store
 
@@ -27,7 +29,8 @@ if __name__ == "__main__":
 
 def order(folder: Path) -> list[str]:
     path = folder / "notes" / "order.txt"
-    return [line.split()[0] for line in path.read_text().splitlines()] if path.is_file() else []
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [line.rsplit(maxsplit=2)[0] for line in lines]
 
 
 def test_steps_wait_for_what_they_need_and_are_made_once(tmp_path: Path) -> None:
@@ -76,6 +79,55 @@ def test_a_failure_takes_down_what_needs_it_and_nothing_else(tmp_path: Path) -> 
     assert sorted(order(tmp_path)) == ["bad", "good"]
     assert any("bad: ValueError: as it was told" in reason for reason in failures.values())
     assert any(reason.startswith("after: needs bad") for reason in failures.values())
+
+
+def test_what_needs_a_failure_in_two_ways_goes_once(tmp_path: Path) -> None:
+    bad = Note("bad", fails=True)
+    between = Note("between", (bad,))
+    failures = run_steps([Note("end", (bad, between)), Note("good")], Store(tmp_path), num_workers=1)
+    assert sorted(reason.partition(":")[0] for reason in failures.values()) == ["bad", "between", "end"]
+    assert sorted(order(tmp_path)) == ["bad", "good"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")
+def test_a_killed_worker_is_that_step_s_failure_and_no_other_s(tmp_path: Path) -> None:
+    deadly, after = Note("deadly", dies=True), Note("after", seconds=0.1)
+    beside = [Note("beside", seconds=4.0), Note("needs it", (deadly,)), after]
+    failures = run_steps([deadly, *beside], Store(tmp_path), num_workers=2)
+    assert failures[deadly.digest].startswith("deadly: its process was killed")
+    assert set(failures) == {deadly.digest, beside[1].digest}
+    assert sorted(order(tmp_path)) == ["after", "beside", "deadly"]
+
+
+def test_each_worker_sees_its_device_and_more_workers_share_them(tmp_path: Path) -> None:
+    steps = [Note(f"step {number}", seconds=1.5) for number in range(3)]
+    assert run_steps(steps, Store(tmp_path), num_workers=3, devices=["4", "GPU-5a"]) == {}
+    lines = (tmp_path / "notes" / "order.txt").read_text().splitlines()
+    seen = {line.split()[-2]: line.split()[-1] for line in lines}
+    assert len(seen) == 3 and sorted(seen.values()) == ["4", "4", "GPU-5a"]
+
+
+def test_gpus_keep_the_names_that_the_user_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-5a")
+    assert gpus() == ["4", "GPU-5a"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert gpus() == ["0", "1"]
+
+
+def test_a_failed_step_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    first, second = Holder("first", fails=True, seconds=0.1), Holder("second")
+    store = Store(tmp_path)
+    assert set(run_steps([first, second], store, num_workers=1)) == {first.digest}
+    assert order(tmp_path) == ["first", "second"]
+    assert "left behind: 0" in store.log(second).read_text()
+
+
+def test_two_commands_make_a_step_once(tmp_path: Path) -> None:
+    step = Note("shared", seconds=1.0)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: run_steps([step], Store(tmp_path), num_workers=1), range(2)))
+    assert done == [{}, {}] and order(tmp_path) == ["shared"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")

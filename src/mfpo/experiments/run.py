@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import shlex
 import sys
@@ -161,10 +162,12 @@ def real_world(config: ExperimentConfig, experiment: Experiment) -> RealWorld:
 
 
 def gpus() -> list[str]:
-    """Numbers of the GPUs that this process sees; each worker gets one."""
+    """The GPUs that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them; each worker gets one."""
     import torch
 
-    return [str(index) for index in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return given[:count] if given else [str(index) for index in range(count)]
 
 
 def describe(plan: Plan, store: Store, config: ExperimentConfig) -> str:

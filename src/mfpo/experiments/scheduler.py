@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -14,11 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from multiprocessing.queues import Queue
 
 from tqdm.auto import tqdm
 
-from mfpo.errors import UserError
 from mfpo.experiments.step import Step
 from mfpo.experiments.store import Store
 
@@ -36,37 +35,37 @@ def run_steps(
     """Make the results of steps and of all they need; what is there already costs nothing.
 
     Each worker is a process with one thread, since small models gain nothing from a second one, or with one
-    of the devices. A step that fails takes down those that need it, and no others.
+    of the devices; where there are more workers, they share devices. A step that fails, or whose worker is
+    killed, takes down those that need it, and no others.
 
     Args:
         steps: What is wanted.
         store: Where results go.
         num_workers: Processes; one for each device, or else for each core, when None.
-        devices: Numbers of the GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
+        devices: Names of the GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
         labels: What steps are called in the progress, by digest; their own names where there is none.
 
     Returns:
         What went wrong, by the digest of the step; empty when all is done.
-
-    Raises:
-        UserError: A worker was killed from outside.
     """
     todo = missing_steps(steps, store)
     if not todo:
         return {}
     queue = _Queue(todo)
     workers = min(num_workers or len(devices) or usable_cores(), len(todo))
-    with _environment(devices), _pool(workers, devices) as pool, _progress(todo) as bar:
-        running: dict[Future[None], Step] = {}
+    with _environment(devices), _workers(workers, devices) as free, _progress(todo) as bar:
+        running: dict[Future[None], tuple[Step, _Worker]] = {}
         while True:
-            while len(running) < workers and (step := queue.next()) is not None:
-                running[pool.submit(_make, store, step)] = step
+            while free and (step := queue.next()) is not None:
+                worker = free.pop()
+                running[worker.submit(store, step)] = step, worker
             if not running:
                 return queue.failures
-            bar.show([(labels or {}).get(step.digest, step.name) for step in running.values()])
+            bar.show([(labels or {}).get(step.digest, step.name) for step, _ in running.values()])
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                step = running.pop(future)
+                step, worker = running.pop(future)
                 _settle(future, step, queue, store)
+                free.append(worker)
                 bar.advance(step.cost)
 
 
@@ -122,8 +121,9 @@ class _Queue:
         """A step failed: those that need it will not start."""
         self.failures[step.digest] = f"{step.name}: {reason}"
         for user in list(self.waiting.values()):
-            if any(needed.digest == step.digest for needed in user.needs):
-                del self.waiting[user.digest]
+            needs = any(needed.digest == step.digest for needed in user.needs)
+            # One that needs the step in two ways has gone with the first of them.
+            if needs and self.waiting.pop(user.digest, None) is not None:
                 self.fail(user, f"needs {step.name}")
 
 
@@ -132,11 +132,7 @@ def _settle(future: Future[None], step: Step, queue: _Queue, store: Store) -> No
         future.result()
         queue.finish(step)
     except BrokenProcessPool:
-        raise UserError(
-            f"a worker was killed during: {step.name}",
-            where=str(store.log(step)),
-            fix="the machine may lack memory; run the command again, it goes on where it was",
-        ) from None
+        queue.fail(step, f"its process was killed; the machine may lack memory (see {store.log(step)})")
     except Exception as error:
         queue.fail(step, f"{' '.join(str(error).split())} (see {store.log(step)})")
 
@@ -145,42 +141,75 @@ def _make(store: Store, step: Step) -> None:
     """In a worker: make a step's result; what it prints goes to its log."""
     path = store.log(step)
     path.parent.mkdir(parents=True, exist_ok=True)
+    problem = ""
     with path.open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         try:
             store.make(step)
         except Exception as error:
             traceback.print_exc()
-            # Not every exception can be pickled on its way to the parent.
-            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+            problem = f"{type(error).__name__}: {error}"
+    _free_memory()
+    if problem:
+        # Not every exception can be pickled on its way to the parent, and one keeps the step's objects alive.
+        raise RuntimeError(problem)
+
+
+def _free_memory() -> None:
+    """Let the next step have the memory of this one: a trainer and its model refer to each other."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+class _Worker:
+    """A process that makes steps, one after another; a new one takes its place when it dies.
+
+    Args:
+        device: What it sees of the GPUs; None where there are none.
+    """
+
+    def __init__(self, device: str | None) -> None:
+        self.device = device
+        self.pool = self._start()
+
+    def submit(self, store: Store, step: Step) -> Future[None]:
+        """Begin a step."""
+        try:
+            return self.pool.submit(_make, store, step)
+        except BrokenProcessPool:
+            self.pool = self._start()
+            return self.pool.submit(_make, store, step)
+
+    def _start(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        initial = (os.getpid(), self.device)
+        return ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=initial)
 
 
 @contextmanager
-def _pool(workers: int, devices: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that are killed when the block ends in an exception, and die with this process."""
-    context = multiprocessing.get_context("spawn")
-    free: Queue[str] = context.Queue()
-    for device in devices:
-        free.put(device)
+def _workers(count: int, devices: Sequence[str]) -> Iterator[list[_Worker]]:
+    """Workers that are killed when the block ends in an exception, and die with this process."""
     before = multiprocessing.active_children()
-    initial = (os.getpid(), free if devices else None)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=initial)
+    workers = [_Worker(devices[index % len(devices)] if devices else None) for index in range(count)]
     try:
-        yield pool
+        yield workers.copy()
     except BaseException:
         for child in multiprocessing.active_children():
             if child not in before:
                 child.kill()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        for worker in workers:
+            worker.pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(parent: int, free: Queue[str] | None) -> None:
-    """Take a device if there are any, and end when the parent is gone."""
+def _start_worker(parent: int, device: str | None) -> None:
+    """See the device only, and end when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    if free is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = free.get()
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
 
 
 def _die_with(parent: int) -> None:

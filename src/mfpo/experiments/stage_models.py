@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mfpo.experiments.steps import NUM_STAGES, stage_folder
+from mfpo.data.files import write_json
+from mfpo.experiments.steps import NUM_STAGES, STAGE_FILE, stage_folder
 
 
 class StageModels(TrainerCallback):
@@ -31,3 +32,4 @@ class StageModels(TrainerCallback):
                 target = stage_folder(self.folder, stage)
                 kwargs["processing_class"].save_pretrained(target)
                 kwargs["model"].save_pretrained(target)
+                write_json(target / STAGE_FILE, {"stage": stage, "step": state.global_step})

@@ -134,7 +134,7 @@ class Training(Model):
 
     def done(self, folder: Path) -> bool:
         """The list of skipped rows is written after the weights."""
-        stages = (not self.keep_stages) or (stage_folder(folder, NUM_STAGES - 1) / "config.json").is_file()
+        stages = not self.keep_stages or (stage_folder(folder, NUM_STAGES - 1) / STAGE_FILE).is_file()
         return stages and (folder / SKIPPED_FILE).is_file()
 
     def make(self, folder: Path, place: Place) -> None:
@@ -213,6 +213,8 @@ class Measurement(Step):
 
 NUM_STAGES = 3
 """Easy, medium, hard."""
+STAGE_FILE = "stage.json"
+"""Written into the folder of a stage's model when the model is whole, be it a checkpoint or an adapter."""
 
 
 def stage_folder(training: Path, stage: int) -> Path:

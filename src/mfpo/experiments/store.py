@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
+
 from mfpo.data.cache import default_cache
 from mfpo.data.files import write_json
 from mfpo.experiments.scene_steps import SceneLlava
@@ -48,8 +50,17 @@ class Store:
         return step.done(self(step))
 
     def make(self, step: Step) -> None:
-        """Make a step's result, and say beside it what it depends on and how long it took."""
+        """Make a step's result, and say beside it what it depends on and how long it took.
+
+        Two commands that want the same step make it once: the second waits for the first.
+        """
         folder = self(step)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not self.done(step):
+                self._make(step, folder)
+
+    def _make(self, step: Step, folder: Path) -> None:
         started, computed = time.perf_counter(), time.process_time()
         step.make(folder, self)
         if folder.is_relative_to(self.root):
