@@ -25,6 +25,12 @@ def test_digest_changes_with_the_source_it_covers(tmp_path: Path, monkeypatch: p
     (package / "a" / "one.py").write_text("x = 2\n")
     after = digests()
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False]
+    (package / "a" / "words.txt").write_text("mug\n")
+    (package / "a" / "one.pyc").write_bytes(b"made from one.py")
+    words = digests()
+    assert words[0] != after[0]
+    (package / "a" / "one.pyc").unlink()
+    assert digests() == words
     code_digest.cache_clear()
 
 

@@ -10,7 +10,7 @@ from mfpo.evaluation.grounding import GROUNDING_METRICS
 from mfpo.experiments.catalog import find, names, packaged, tuned_arms
 from mfpo.experiments.derived import derived_metric
 from mfpo.experiments.measures import REWARD_METRICS
-from mfpo.experiments.plan import expand_sweep
+from mfpo.experiments.plan import check_metrics, expand_sweep
 from mfpo.experiments.reading import read_experiment
 from mfpo.experiments.scene_measures import QUESTION_METRICS
 from mfpo.experiments.schema import Arm, Experiment
@@ -195,6 +195,26 @@ def test_a_mistake_is_named_with_file_key_and_cure(change: tuple[str, str], says
 def test_mistakes_in_what_may_be_left_out(more: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         read(SHORT + more)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("train: {objective: mfpo}, stage: 1", r"stage: the training has no `stages`"),
+        ("train: {objective: mfpo, stages: random}, stage: 7", "stage: expected 1, 2 or 3, found 7"),
+        ("train: {objective: mfpo, stages: random}, stage: first", "stage: expected 1, 2 or 3"),
+        ("train: {objective: mfpo}, data: {num_rows: many}", "num_rows: expected a whole number above 0"),
+    ],
+)
+def test_mistakes_in_an_arm(more: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read(f"title: t\narms: [{{name: one, {more}}}]\nmetrics: {{scenes: [F1]}}\n")
+
+
+def test_metrics_that_a_benchmark_does_not_have_are_told_before_anything_runs() -> None:
+    experiment = read(SHORT.replace("metrics: {", "metrics: {amber: [CHAIRR], "))
+    with pytest.raises(UserError, match="amber has no metric 'CHAIRR'"):
+        check_metrics(experiment)
 
 
 def test_a_relation_names_one_metric_of_one_measure() -> None:

@@ -76,9 +76,12 @@ def test_rows_and_models_belong_to_a_training() -> None:
 
 
 def test_changed_code_makes_everything_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = training().digest
+    one = training()
+    assert one.ranking is not None
+    steps = [one, one.ranking, one.rows, plan("table5").measured["mfpo", "scenes"][0, 0]]
+    before = [step.depends() for step in steps]
     monkeypatch.setattr("mfpo.experiments.step.code_digest", lambda parts: f"changed {parts}")
-    assert training().digest != before
+    assert all(step.depends() != old for step, old in zip(steps, before, strict=True))
 
 
 def test_a_grid_has_models_and_rows_of_its_own_for_each_sft_seed() -> None:
@@ -110,7 +113,8 @@ def test_arms_of_another_noise_have_a_reference_pass_of_their_own(change: dict[s
     one = training()
     config = replace(one.config, noise_step=900)
     both = config, replace(config, **change)
-    passes = [ranking_of(settings, one.rows, one.model, 10) for settings in both]
+    world = SceneWorld(packaged("table5"), Budget(), TUNED)
+    passes = [ranking_of(settings, one.rows, one.model, world) for settings in both]
     assert passes[0] is not None and passes[1] is not None
     assert passes[0].digest != passes[1].digest
     assert passes[1].noise == NoiseOverride.of(both[1])

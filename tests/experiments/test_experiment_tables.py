@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from rich.console import Console
 from mfpo.evaluation.statistics import Difference, Metric
 from mfpo.experiments.pooled import Pooled
 from mfpo.experiments.reading import read_experiment
-from mfpo.experiments.render import print_results, remarks, to_html, to_markdown
+from mfpo.experiments.render import main_grid, print_results, remarks, to_html, to_latex, to_markdown
 from mfpo.experiments.results import Column, Results, Verdict
 from mfpo.experiments.schema import Claim
 
@@ -115,3 +116,35 @@ def test_of_several_worlds_each_is_told_and_each_arm_once() -> None:
         "World plain: nothing changed.",
         "World hard: co_occurrence 0.5, patch_size 8.",
     ]
+
+
+def test_the_page_says_what_the_intervals_cover() -> None:
+    told = [
+        remarks(results(), MADE | {"sft_seeds": sft_seeds, "seeds": seeds})[0]
+        for sft_seeds, seeds in ((1, 1), (1, 2), (3, 1))
+    ]
+    assert "items only" in told[0]
+    assert "training seeds of one model and items" in told[1]
+    assert "over SFT seeds, training seeds and items" in told[2]
+
+
+def test_metrics_of_one_name_are_told_apart() -> None:
+    metric = Metric("a", "b", better="higher")
+    columns = (
+        Column("amber", "Accuracy", metric),
+        Column("pope", "Accuracy", metric),
+        Column("pope", "F1", metric),
+    )
+    header = main_grid(Results(EXPERIMENT, columns, {}, {}, ())).header
+    assert header[1:4] == ("amber Accuracy ↑", "pope Accuracy ↑", "F1 ↑")
+
+
+def test_latex_stays_latex_whatever_the_texts_say() -> None:
+    found = replace(results(), notes=("one line\nand $elsewhere",))
+    nan = float("nan")
+    verdict = replace(found.verdicts[0], effect=Difference(1.0, nan, nan, nan))
+    text = to_latex(replace(found, verdicts=(verdict,)), MADE)
+    body = [line for line in text.splitlines() if not line.startswith("%")]
+    assert "% one line and $elsewhere" in text.splitlines()
+    assert not any("elsewhere" in line or "nan" in line or "−" in line for line in body)
+    assert r"dpo+margin $-$ sft" in text

@@ -14,8 +14,11 @@ from mfpo.data.writer import DatasetWriter
 from mfpo.errors import UserError
 from mfpo.experiments.catalog import find
 from mfpo.experiments.config import ExperimentConfig
-from mfpo.experiments.run import plan_of
+from mfpo.experiments.run import folder_of, notes_of, plan_of
 from mfpo.experiments.run import run as experiment
+from mfpo.experiments.scheduler import missing_steps
+from mfpo.experiments.store import Store
+from mfpo.experiments.worlds import narrowest_variant
 from preference_rows import make_pairs
 
 MINE = """
@@ -89,12 +92,66 @@ def test_rates_of_a_sweep_are_taken_for_a_checkpoint(settings: ExperimentConfig,
 
 def test_only_benchmarks_that_need_a_judge_are_given_one(settings: ExperimentConfig, tmp_path: Path) -> None:
     (tmp_path / "benchmarks" / "mmhal").mkdir()
-    settings.name, settings.judge_model, settings.api_base = "table1", "one", "http://127.0.0.1:1/v1"
+    settings.name, settings.judge_model, settings.base_url = "table1", "one", "http://127.0.0.1:1/v1"
     (tmp_path / "benchmarks" / "amber").mkdir()
     measured = plan_of(settings, find("table1")).measured
     judges = {name: measured["sft", name][0, 0].measuring.judge for name in ("amber", "mmhal")}
     assert judges["amber"] is None
     assert judges["mmhal"] is not None and judges["mmhal"].judge_model == "one"
+    settings.judge_repeats = 0
+    with pytest.raises(UserError, match="--judge_repeats 0"):
+        plan_of(settings, find("table1"))
+
+
+def test_what_a_judge_must_score_is_left_out_without_one(settings: ExperimentConfig, tmp_path: Path) -> None:
+    for name in ("amber", "mmhal"):
+        (tmp_path / "benchmarks" / name).mkdir()
+    settings.name = "table1"
+    plan = plan_of(settings, find("table1"))
+    assert ("sft", "amber") in plan.measured and ("sft", "mmhal") not in plan.measured
+    assert "mmhal is left out: it needs a judge (--judge_model)." in notes_of(settings, plan, [])
+
+
+def test_amber_is_asked_what_the_table_shows(settings: ExperimentConfig, tmp_path: Path) -> None:
+    (tmp_path / "benchmarks" / "amber").mkdir()
+    settings.name = "table1"
+    measured = plan_of(settings, find("table1")).measured
+    assert measured["sft", "amber"][0, 0].measuring.variant == "generative"
+    assert narrowest_variant("amber", []) is None
+    assert narrowest_variant("amber", ["CHAIR", "Accuracy"]) is None
+    assert narrowest_variant("amber", ["Accuracy"]) == "discriminative"
+    assert narrowest_variant("pope", ["Accuracy"]) is None
+
+
+def test_settings_of_the_model_reach_its_reference_pass(settings: ExperimentConfig) -> None:
+    settings.train |= {"max_length": 64, "attn_implementation": "eager"}
+    training = plan_of(settings, find(str(settings.name))).trainings["mfpo"][0, 0]
+    assert training.ranking is not None
+    assert (training.ranking.max_length, training.ranking.attn_implementation) == (64, "eager")
+    settings.train = {"revision": "other"}
+    with pytest.raises(UserError, match=r"--train revision: it is not the training's alone"):
+        plan_of(settings, find(str(settings.name)))
+
+
+def test_another_judge_or_checkpoint_is_another_measurement(
+    settings: ExperimentConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "benchmarks" / "objhal").mkdir()
+    settings.name, settings.judge_model, settings.base_url = "table5", "one", "http://127.0.0.1:1/v1"
+
+    def address() -> str:
+        return plan_of(settings, find("table5")).measured["sft", "objhal"][0, 0].digest
+
+    found = [address()]
+    settings.judge_temperature = 0.5
+    found.append(address())
+    copy = tmp_path / "copy"
+    shutil.copytree(str(settings.model_name_or_path), copy)
+    settings.model_name_or_path = str(copy)
+    assert address() == found[1], "where the checkpoint is does not matter"
+    (copy / "chat_template.jinja").write_text("another")
+    found.append(address())
+    assert len(set(found)) == 3
 
 
 def test_an_arm_that_swaps_pictures_needs_rows_that_bring_them(
@@ -126,9 +183,12 @@ def test_other_questions_are_another_measurement(settings: ExperimentConfig, tmp
 
 
 @pytest.mark.slow
-def test_an_experiment_on_a_checkpoint(settings: ExperimentConfig) -> None:
+@pytest.mark.parametrize("use_lora", [False, True])
+def test_an_experiment_on_a_checkpoint(settings: ExperimentConfig, use_lora: bool) -> None:
+    settings.train |= {"use_lora": use_lora}
     experiment(settings)
-    folder = Path(settings.output_dir) / "mine"
+    folder = folder_of(settings, find(str(settings.name)))
+    assert folder.name == f"mine-{Path(str(settings.model_name_or_path)).name}"
     content = json.loads((folder / "results.json").read_text())
     arms = {arm["name"]: arm["metrics"] for arm in content["arms"]}
     assert set(arms) == {"sft", "mfpo", "after easy"}
@@ -140,6 +200,12 @@ def test_an_experiment_on_a_checkpoint(settings: ExperimentConfig) -> None:
     assert any("templates is left out" in note for note in content["notes"])
     (training,) = Path(settings.output_dir).glob("store/trainings/*/config.yaml")
     assert "learning_rate: 0.001" in training.read_text()
+    assert "items only" in (folder / "table.md").read_text()
+    assert any(note.startswith("pope: unverified: ") for note in content["notes"])
+    store = Store(Path(settings.output_dir) / "store")
+    plan = plan_of(settings, find(str(settings.name)))
+    assert not missing_steps(plan.steps, store), "all is there, the models at the ends of stages too"
+    assert all(store.done(step) for cells in plan.trainings.values() for step in cells.values())
 
 
 def test_mistakes_are_told_before_anything_runs(settings: ExperimentConfig, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 
 @lru_cache
 def code_digest(parts: tuple[str, ...] = ("",)) -> str:
-    """SHA-256 over the source of modules or whole subpackages of this package.
+    """SHA-256 over the source of modules or subpackages of this package, word lists and prompts included.
 
     Args:
         parts: Paths within the package, such as ``scenes`` or ``preferences/noise.py``; the whole package by
@@ -26,7 +26,9 @@ def code_digest(parts: tuple[str, ...] = ("",)) -> str:
     digest = hashlib.sha256()
     for part in parts:
         path = root / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if not file.is_file() or file.suffix == ".pyc":
+                continue
             digest.update(file.relative_to(root).as_posix().encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -42,6 +42,7 @@ _LATEX = str.maketrans(
         "↓": r"$\downarrow$",
         "↑": r"$\uparrow$",
         "–": "--",
+        "−": "$-$",
     }
 )
 

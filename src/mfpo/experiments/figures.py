@@ -270,7 +270,7 @@ def _steps(results: Results, plan: Plan, store: Store) -> Figure | None:
                 xs,
                 [v.value for _, v in known],
                 color=colour,
-                marker=MARKERS[index],
+                marker=MARKERS[index % len(MARKERS)],
                 markersize=5,
                 label=group,
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mfpo.data.files import read_jsonl
+from mfpo.data.fingerprint import library_versions
 from mfpo.errors import UserError
 from mfpo.evaluation.config import Decoding, EvalConfig, JudgeSettings
 from mfpo.evaluation.results import ScoreResult, score_result
@@ -51,6 +52,7 @@ class Measuring:
         batch_size: Sequences run at once.
         data: The benchmark's data, for benchmarks of the outside world.
         judge: Who judges, for benchmarks that need a judge.
+        variant: Part of the benchmark that is asked; its own choice when None.
         resume: Go on with answers that are there.
     """
 
@@ -65,6 +67,7 @@ class Measuring:
     batch_size: int = 128
     data: GivenData | None = None
     judge: JudgeSettings | None = None
+    variant: str | None = None
     resume: bool = False
 
     @property
@@ -77,9 +80,11 @@ class Measuring:
         """What changes the result."""
         settings = {name: value for name, value in asdict(self).items() if name not in _NOT_DECISIVE}
         if self.judge is not None:
-            settings["judge"] = self.judge.judge_model
+            names = ("judge_model", "judge_repeats", "judge_temperature", "base_url")
+            settings["judge"] = {name: getattr(self.judge, name) for name in names}
         if self.data is not None:
             settings["data"] = self.data.fingerprint
+            settings["tools"] = library_versions(("nltk", "spacy", "en-core-web-lg"))
         return settings
 
 
@@ -143,6 +148,7 @@ def _benchmark(measuring: Measuring, subject: Subject) -> ScoreResult | None:
             decoding=measuring.decoding,
             decoding_options=dict(measuring.decoding_options),
             data_dir=data_dir,
+            variant=measuring.variant,
             split=measuring.split,
             num_samples=measuring.num_items,
             overwrite=not measuring.resume,

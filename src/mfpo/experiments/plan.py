@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from mfpo.errors import UserError, nearest
+from mfpo.evaluation.benchmarks import BENCHMARKS, benchmark_class
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.derived import derived_metric
 from mfpo.experiments.measures import scene_metrics
@@ -68,6 +69,11 @@ class World(Protocol):
     @property
     def semantic_samples(self) -> int:
         """Answers sampled for the semantic entropy of a row."""
+        ...
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that the reference pass scores at once."""
         ...
 
     def model(self, arm: Arm, sft_seed: int) -> Model:
@@ -143,10 +149,10 @@ def check_metrics(experiment: Experiment) -> None:
     """Tell now what would be told after the last training.
 
     Raises:
-        UserError: A measure of scenes has no metric of a name that the experiment shows.
+        UserError: A measure has no metric of a name that the experiment shows.
     """
     for measure, names in experiment.metrics.items():
-        known = scene_metrics(measure)
+        known = benchmark_class(measure).metrics if measure in BENCHMARKS else scene_metrics(measure)
         for name in names:
             if known and name not in known and derived_metric(measure, name) is None:
                 raise UserError(
@@ -167,12 +173,12 @@ def _training(world: World, arm: Arm, rows: Rows, model: Model, seed: int, name:
         rows=rows,
         model=model,
         config=config,
-        ranking=ranking_of(config, rows, model, world.semantic_samples),
+        ranking=ranking_of(config, rows, model, world),
         keep_stages=config.stages != "none",
     )
 
 
-def ranking_of(config: TrainConfig, rows: Rows, model: Model, semantic_samples: int) -> Ranking | None:
+def ranking_of(config: TrainConfig, rows: Rows, model: Model, world: World) -> Ranking | None:
     """The reference pass that a training can share with others of its noise; None if it takes none."""
     objective = OBJECTIVES.get(config.objective)
     if config.reference != "precomputed" or objective is None or objective.reference != "sequences":
@@ -182,7 +188,11 @@ def ranking_of(config: TrainConfig, rows: Rows, model: Model, semantic_samples: 
         model,
         NoiseOverride.of(config, objective.noise_scope),
         semantic=config.difficulty == "semantic",
-        semantic_samples=semantic_samples,
+        semantic_samples=world.semantic_samples,
+        batch_size=world.rows_at_once,
+        max_length=config.max_length,
+        attn_implementation=config.attn_implementation,
+        shared_prefix=config.shared_prefix,
     )
 
 

@@ -140,12 +140,20 @@ class _Reader:
                 self.refuse(f"{key}.tune", "the arm has a learning rate already, under `train`")
         elif values.get("stage") is not None:
             self.refuse(f"{key}.stage", "there are no stages without `train`")
+        if values.get("stage") is not None:
+            if values["stage"] not in (1, 2, 3) or isinstance(values["stage"], bool):
+                self.refuse(f"{key}.stage", f"expected 1, 2 or 3, found {values['stage']!r}")
+            if (train or {}).get("stages", "none") == "none":
+                self.refuse(f"{key}.stage", "the training has no `stages`")
         if values.get("decoding", "greedy") not in get_args(Decoding):
             self.refuse(f"{key}.decoding", nearest(str(values["decoding"]), get_args(Decoding)))
         if "data" in values:
             values["data"] = self.record(values["data"], Data, f"{key}.data")
             if values["data"].source not in get_args(Source):
                 self.refuse(f"{key}.data.source", nearest(str(values["data"].source), get_args(Source)))
+            count = values["data"].num_rows
+            if count is not None and (not isinstance(count, int) or count < 1):
+                self.refuse(f"{key}.data.num_rows", f"expected a whole number above 0, found {count!r}")
         return Arm(**values)
 
     def claim(self, content: Any, key: str, arms: list[str], metrics: Mapping[str, tuple[str, ...]]) -> Claim:

@@ -66,7 +66,11 @@ def main_grid(results: Results) -> Grid:
     """Arms as rows; our metrics, then the paper's numbers."""
     experiment = results.experiment
     paper = experiment.paper
-    header = ["", *(f"{column.name} {_ARROWS[column.metric.better]}".strip() for column in results.columns)]
+    named = [column.name for column in results.columns]
+    header = [""]
+    for column in results.columns:
+        of = f"{column.measure} " if named.count(column.name) > 1 else ""
+        header.append(f"{of}{column.name} {_ARROWS[column.metric.better]}".strip())
     first_paper = len(header)
     header += [f"paper: {name}" for name in paper.columns]
     rows = []
@@ -119,7 +123,7 @@ def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
     arms = dict.fromkeys(f"{arm.plain_name}: {arm.text}." for arm in experiment.arms if arm.text)
     return [
         f"Means over {sft} x {training}; items: {items}. "
-        "Brackets: 95% intervals over SFT seeds, training seeds and items (Student's t). "
+        f"Brackets: 95% intervals over {_covered(made)}. "
         f"Stars: paired difference to {first}, * p < 0.05, ** p < 0.01, *** p < 0.001, not corrected for the "
         "number of comparisons.",
         *arms,
@@ -131,6 +135,15 @@ def remarks(results: Results, made: Mapping[str, Any]) -> list[str]:
         f"scene models left out, took {counted(math.ceil(made['minutes_of_steps']), 'minute')}, each on one "
         "core or GPU.",
     ]
+
+
+def _covered(made: Mapping[str, Any]) -> str:
+    """What the intervals take into account."""
+    if made["sft_seeds"] > 1:
+        return "SFT seeds, training seeds and items (Student's t)"
+    if made["seeds"] > 1:
+        return "training seeds of one model and items (Student's t)"
+    return "items only: one training an arm does not tell what chance does in training"
 
 
 def worlds(difficulties: Mapping[str, DifficultySettings]) -> list[str]:
@@ -164,7 +177,7 @@ def to_latex(results: Results, made: Mapping[str, Any]) -> str:
     if results.related:
         title = f"{results.experiment.title}: relations"
         tables.append(_latex_table(relations_grid(results.related), title))
-    comments = [f"% {line}" for line in remarks(results, made)]
+    comments = [f"% {' '.join(line.split())}" for line in remarks(results, made)]
     return "\n".join([*tables, *comments, ""])
 
 
@@ -280,6 +293,8 @@ def _places(estimate: Estimate | Difference, column: Column) -> int:
 def _signed(number: Difference | Estimate, places: int) -> str:
     if math.isnan(number.value):
         return "–"
+    if math.isnan(number.low):
+        return f"{number.value:+.{places}f}"
     interval = f"[{number.low:+.{places}f}, {number.high:+.{places}f}]"
     return f"{number.value:+.{places}f} {interval}"
 

@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from mfpo.errors import UserError, nearest
+from mfpo.evaluation.benchmarks import BENCHMARKS
 from mfpo.evaluation.results import ScoreResult
+from mfpo.evaluation.score import caveats
 from mfpo.evaluation.statistics import Difference, Estimate, Metric
 from mfpo.experiments.derived import derive, derived_metric, item_metric
 from mfpo.experiments.plan import Plan
@@ -185,12 +187,14 @@ def collect(plan: Plan, store: Store, notes: Sequence[str] = (), *, verdicts: bo
     columns: list[Column] = []
     pooled: dict[tuple[str, str, str], Pooled] = {}
     num_groups: dict[str, int] = {}
+    told: list[str] = []
     for measure, wanted in experiment.metrics.items():
         scores = _scores(plan, measure, store)
         if not scores:
             continue
         found = _columns(experiment, measure, wanted, scores)
         columns += found
+        told += _caveats(measure, scores)
         num_groups[measure] = _pool_measure(experiment, measure, scores, found, pooled)
     if not columns:
         raise UserError(
@@ -210,7 +214,7 @@ def collect(plan: Plan, store: Store, notes: Sequence[str] = (), *, verdicts: bo
         effects,
         tuple(judged),
         tuple(related),
-        tuple(notes),
+        (*notes, *told),
         num_groups,
     )
 
@@ -225,6 +229,14 @@ def _scores(plan: Plan, measure: str, store: Store) -> dict[str, dict[tuple[int,
                 cell: ScoreResult.load(step.scores(store(step))) for cell, step in cells.items()
             }
     return found
+
+
+def _caveats(measure: str, scores: Mapping[str, Mapping[tuple[int, int], ScoreResult]]) -> list[str]:
+    """What must be known of a benchmark's scores before they stand beside others, each thing once."""
+    if measure == "scenes" or measure not in BENCHMARKS:
+        return []
+    lines = [line for cells in scores.values() for result in cells.values() for line in caveats(result)]
+    return [f"{measure}: {line.strip()}" for line in dict.fromkeys(lines)]
 
 
 def _columns(

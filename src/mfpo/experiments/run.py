@@ -18,8 +18,9 @@ from rich.console import Console
 from mfpo import __version__
 from mfpo.data.files import save_config, write_atomic, write_json
 from mfpo.errors import UserError, counted, nearest
-from mfpo.evaluation.benchmarks import BENCHMARKS
+from mfpo.evaluation.benchmarks import BENCHMARKS, benchmark_class
 from mfpo.evaluation.config import JudgeSettings
+from mfpo.evaluation.judged import check_judge
 from mfpo.experiments.budget import QUICK, QUICK_NOTE, Budget
 from mfpo.experiments.catalog import find, names, packaged
 from mfpo.experiments.config import ExperimentConfig
@@ -30,7 +31,14 @@ from mfpo.experiments.schema import NOT_OURS, Experiment
 from mfpo.experiments.store import Store
 from mfpo.experiments.sweep import choose, write_choice
 from mfpo.experiments.tuned import load_tuned
-from mfpo.experiments.worlds import RealWorld, SceneWorld, given_data, given_model, given_rows
+from mfpo.experiments.worlds import (
+    RealWorld,
+    SceneWorld,
+    given_data,
+    given_model,
+    given_rows,
+    narrowest_variant,
+)
 from mfpo.scenes.config import DifficultySettings
 from mfpo.training.config import TrainConfig
 
@@ -56,7 +64,7 @@ def run(config: ExperimentConfig) -> None:
         return
     workers, labels = config.num_workers, plan.labels
     failures = run_steps(plan.steps, store, num_workers=workers, devices=gpus(), labels=labels)
-    folder = Path(config.output_dir) / (experiment.name + ("-quick" if config.quick else ""))
+    folder = folder_of(config, experiment)
     notes = notes_of(config, plan, list(failures.values()))
     results = collect(plan, store, notes, verdicts=not config.quick)
     made = provenance(config, time.perf_counter() - started, store.seconds(plan.steps))
@@ -137,28 +145,70 @@ def real_world(config: ExperimentConfig, experiment: Experiment) -> RealWorld:
             raise UserError(
                 "unknown setting of `mfpo train`", where=f"--train {name}", fix=nearest(name, known)
             )
+    for name, fix in _OF_A_CHECKPOINT.items():
+        if config.train.get(name):
+            raise UserError("it is not the training's alone", where=f"--train {name}", fix=fix)
+    judge = JudgeSettings(**{item.name: getattr(config, item.name) for item in fields(JudgeSettings)})
     benchmarks = {}
-    if config.data_dir is not None:
-        for name in BENCHMARKS:
-            if (Path(config.data_dir) / name).is_dir():
-                benchmarks[name] = given_data(Path(config.data_dir) / name)
-        if not benchmarks:
-            raise UserError(
-                "no folder in it has the name of a benchmark",
-                where=f"--data_dir {config.data_dir}",
-                fix=f"name them {', '.join(BENCHMARKS)}",
-            )
-    judge = {item.name: getattr(config, item.name) for item in fields(JudgeSettings)}
+    for name in benchmarks_of(config):
+        if name in experiment.metrics and judge.judge_model and benchmark_class(name).judge:
+            check_judge(benchmark_class(name)(), judge)
+        if name not in unjudged(config):
+            benchmarks[name] = given_data(Path(str(config.data_dir)) / name)
     return RealWorld(
         given_model(config.model_name_or_path),
         tuple(given_rows(folder) for folder in config.dataset),
         settings=config.train,
         tuned=None if config.tuned is None else load_tuned(config.tuned),
         benchmarks=benchmarks,
-        judge=JudgeSettings(**judge),
+        judge=judge,
+        variants={
+            name: variant
+            for name, wanted in experiment.metrics.items()
+            if name in benchmarks and (variant := narrowest_variant(name, wanted))
+        },
         num_items=8 if config.quick and config.num_samples is None else config.num_samples,
         batch_size=config.batch_size,
     )
+
+
+_OF_A_CHECKPOINT = {
+    "revision": "download that revision and give its folder as --model_name_or_path",
+    "trust_remote_code": "models that bring their own code are not supported here",
+}
+"""Settings of a training that measurements would have to share."""
+
+
+def benchmarks_of(config: ExperimentConfig) -> list[str]:
+    """Benchmarks whose data are there.
+
+    Raises:
+        UserError: There is a folder of data, and none in it.
+    """
+    if config.data_dir is None:
+        return []
+    found = [name for name in BENCHMARKS if (Path(config.data_dir) / name).is_dir()]
+    if not found:
+        raise UserError(
+            "no folder in it has the name of a benchmark",
+            where=f"--data_dir {config.data_dir}",
+            fix=f"name them {', '.join(BENCHMARKS)}",
+        )
+    return found
+
+
+def unjudged(config: ExperimentConfig) -> list[str]:
+    """Benchmarks whose data are there, but not the judge that they cannot do without."""
+    if config.judge_model:
+        return []
+    judges = {name: benchmark_class(name).judge for name in benchmarks_of(config)}
+    return [name for name, judge in judges.items() if judge is not None and judge.required]
+
+
+def folder_of(config: ExperimentConfig, experiment: Experiment) -> Path:
+    """Where the experiment's tables go: a folder of its own for each checkpoint, and for quick runs."""
+    model = "" if config.model_name_or_path is None else f"-{Path(config.model_name_or_path).name}"
+    return Path(config.output_dir) / f"{experiment.name}{model}{'-quick' if config.quick else ''}"
 
 
 def gpus() -> list[str]:
@@ -190,6 +240,9 @@ def describe(plan: Plan, store: Store, config: ExperimentConfig) -> str:
 def notes_of(config: ExperimentConfig, plan: Plan, failures: list[str]) -> list[str]:
     """What a reader must know of this run."""
     notes = list(plan.notes)
+    if config.world == "llava":
+        left_out = [name for name in unjudged(config) if name in plan.experiment.metrics]
+        notes += [f"{name} is left out: it needs a judge (--judge_model)." for name in left_out]
     if config.quick:
         notes.append(QUICK_NOTE)
     if (config.world == "scenes" or config.tuned is not None) and not plan.experiment.sweep:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mfpo.data.files import write_json
+from mfpo.difficulty.config import SharedPrefix
 from mfpo.experiments.measures import Measuring
 from mfpo.experiments.scene_steps import SceneLlava
 from mfpo.experiments.step import DATA_CODE, Model, Place, Rows, Step, code
@@ -36,6 +37,9 @@ class Ranking(Step):
         semantic: Also the semantic entropies.
         semantic_samples: Answers sampled for them, of each row.
         batch_size: Rows scored at once.
+        max_length: Tokens of image, prompt and response.
+        attn_implementation: Attention kernel; the model's choice when None.
+        shared_prefix: Whether image and prompt are encoded once for all answers.
     """
 
     kind: ClassVar[str] = "rankings"
@@ -45,6 +49,9 @@ class Ranking(Step):
     semantic: bool = False
     semantic_samples: int = 10
     batch_size: int = 32
+    max_length: int | None = 2048
+    attn_implementation: str | None = None
+    shared_prefix: SharedPrefix = "auto"
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -63,6 +70,9 @@ class Ranking(Step):
             "noise": asdict(self.noise),
             "semantic": self.semantic_samples if self.semantic else None,
             "batch_size": self.batch_size,
+            "max_length": self.max_length,
+            "attn_implementation": self.attn_implementation,
+            "shared_prefix": self.shared_prefix,
         }
         return settings | code((*DATA_CODE, "difficulty"))
 
@@ -85,6 +95,9 @@ class Ranking(Step):
                 noise_schedule=self.noise.schedule,
                 noise_feather=self.noise.feather,
                 per_device_batch_size=self.batch_size,
+                max_length=self.max_length,
+                attn_implementation=self.attn_implementation,
+                shared_prefix=self.shared_prefix,
                 semantic=self.semantic,
                 semantic_samples=self.semantic_samples,
             )
@@ -147,6 +160,7 @@ class Training(Model):
             dataset=str(self.rows.dataset(place(self.rows))),
             model_name_or_path=str(place(self.model)),
             output_dir=str(folder),
+            resume_from_checkpoint="auto" if self.config.save_steps > 0 else None,
             trainer={"disable_tqdm": True, **self.config.trainer},
         )
         (folder / SKIPPED_FILE).unlink(missing_ok=True)

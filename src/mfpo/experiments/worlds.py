@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mfpo.evaluation.benchmarks import benchmark_class
 from mfpo.evaluation.benchmarks.images import ENDINGS
 from mfpo.evaluation.config import JudgeSettings
 from mfpo.evaluation.official_data import sha256_of
-from mfpo.evaluation.provenance import model_fingerprint
+from mfpo.evaluation.provenance import model_fingerprint, processor_fingerprint
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.measures import GivenData, Measuring
 from mfpo.experiments.plan import base_settings
@@ -51,6 +51,8 @@ class SceneWorld:
     tuned: Tuned
 
     name = "scenes"
+
+    rows_at_once = 32
 
     @property
     def semantic_samples(self) -> int:
@@ -148,6 +150,7 @@ class RealWorld:
         tuned: Learning rates of the arms; that of the settings for all of them when None.
         benchmarks: Data of each benchmark that can be asked.
         judge: Who judges.
+        variants: Part of a benchmark that is asked, where that is not all of it.
         num_items: Images of a benchmark and rows of a probe; all when None.
         batch_size: Sequences run at once in evaluation.
     """
@@ -158,11 +161,17 @@ class RealWorld:
     tuned: Tuned | None = None
     benchmarks: Mapping[str, GivenData] = field(default_factory=dict)
     judge: JudgeSettings | None = None
+    variants: Mapping[str, str] = field(default_factory=dict)
     num_items: int | None = None
     batch_size: int = 16
 
     name = "llava"
     semantic_samples = 10
+
+    @property
+    def rows_at_once(self) -> int:
+        """As many as answers are generated at once."""
+        return self.batch_size
 
     def model(self, arm: Arm, sft_seed: int) -> Model:
         """The checkpoint."""
@@ -205,6 +214,7 @@ class RealWorld:
                 noise_steps=steps,
                 batch_size=self.batch_size,
                 data=data,
+                variant=self.variants.get(measure),
                 judge=self.judge if data is not None and benchmark_class(measure).judge else None,
                 resume=True,
             ),
@@ -215,7 +225,25 @@ class RealWorld:
 
 def given_model(name: str) -> GivenModel:
     """A checkpoint by its folder or name."""
-    return GivenModel(name, model_fingerprint(name))
+    return GivenModel(name, f"{model_fingerprint(name)} {processor_fingerprint(name)}")
+
+
+def narrowest_variant(benchmark: str, metrics: Sequence[str]) -> str | None:
+    """The part of a benchmark whose questions give the metrics, where that is less than all of it.
+
+    Of AMBER's 15,220 questions 1,004 ask for descriptions.
+
+    Args:
+        benchmark: Its name.
+        metrics: Metrics that are shown; all of them when empty.
+    """
+    found = benchmark_class(benchmark)
+    kinds = {kind for name in metrics if name in found.metrics for kind in found.metrics[name].kinds}
+    if "generative" not in found.variants or not kinds:
+        return None
+    if kinds == {"generative"}:
+        return "generative"
+    return None if "generative" in kinds else "discriminative"
 
 
 def given_data(folder: Path) -> GivenData:
