@@ -13,6 +13,7 @@ import pytest
 from slow_steps import Holder, Note
 
 from mfpo.experiments.run import gpus
+from mfpo.experiments.scene_steps import SceneLlava
 from mfpo.experiments.scheduler import run_steps
 from mfpo.experiments.store import Store
 
@@ -128,6 +129,15 @@ def test_two_commands_make_a_step_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda _: run_steps([step], Store(tmp_path), num_workers=1), range(2)))
     assert done == [{}, {}] and order(tmp_path) == ["shared"]
+
+
+def test_locks_lie_apart_from_results_but_for_scene_models_that_stores_share(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / name, str(tmp_path / "cache")) for name in ("one", "two")]
+    step = Note("step")
+    assert run_steps([step], stores[0], num_workers=1) == {}
+    assert stores[0].lock(step).parent == tmp_path / "one" / "locks"
+    assert not any(path.suffix == ".lock" for path in (tmp_path / "one" / "notes").iterdir())
+    assert stores[0].lock(SceneLlava()) == stores[1].lock(SceneLlava())
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")

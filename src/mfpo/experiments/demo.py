@@ -58,7 +58,7 @@ def run(config: DemoConfig) -> None:
         if not store.done(step):
             # As the workers that train: the numbers are those of any number of cores.
             with one_thread():
-                step.make(store(step), store)
+                store.make(step)
         if step is plan.llava:
             console.print(f"checkpoint: {store(step)}")
     console.rule("[bold]4  training with each method, answers to unseen scenes, probes")

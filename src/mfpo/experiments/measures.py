@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mfpo.data.files import read_jsonl
 from mfpo.data.fingerprint import library_versions
 from mfpo.errors import UserError
+from mfpo.evaluation.benchmarks import BENCHMARKS, benchmark_class
 from mfpo.evaluation.config import Decoding, EvalConfig, JudgeSettings
 from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Metric
@@ -227,14 +228,14 @@ MEASURES: dict[str, Run] = {
 """The measures that are no benchmark of the outside world."""
 
 
-def scene_metrics(measure: str) -> Collection[str]:
+def known_metrics(measure: str) -> Collection[str]:
     """Names of a measure's metrics, where they are the same for every model; none where they are not."""
-    from mfpo.evaluation.benchmarks.scenes import ScenesBenchmark
     from mfpo.evaluation.grounding import GROUNDING_METRICS
     from mfpo.experiments.scene_measures import QUESTION_METRICS
 
+    if measure in BENCHMARKS:
+        return benchmark_class(measure).metrics
     known: Mapping[str, Collection[str]] = {
-        "scenes": ScenesBenchmark.metrics,
         "questions": QUESTION_METRICS,
         "grounding": GROUNDING_METRICS,
         "rewards": REWARD_METRICS,

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from mfpo.errors import UserError, nearest
-from mfpo.evaluation.benchmarks import BENCHMARKS, benchmark_class
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.derived import derived_metric
-from mfpo.experiments.measures import scene_metrics
+from mfpo.experiments.measures import known_metrics
 from mfpo.experiments.schema import MEASURES, Arm, Experiment
 from mfpo.experiments.step import Model, Rows
 from mfpo.experiments.steps import Measurement, Ranking, Training
@@ -152,7 +151,7 @@ def check_metrics(experiment: Experiment) -> None:
         UserError: A measure has no metric of a name that the experiment shows.
     """
     for measure, names in experiment.metrics.items():
-        known = benchmark_class(measure).metrics if measure in BENCHMARKS else scene_metrics(measure)
+        known = known_metrics(measure)
         for name in names:
             if known and name not in known and derived_metric(measure, name) is None:
                 raise UserError(

@@ -149,12 +149,15 @@ def real_world(config: ExperimentConfig, experiment: Experiment) -> RealWorld:
         if config.train.get(name):
             raise UserError("it is not the training's alone", where=f"--train {name}", fix=fix)
     judge = JudgeSettings(**{item.name: getattr(config, item.name) for item in fields(JudgeSettings)})
-    benchmarks = {}
-    for name in benchmarks_of(config):
-        if name in experiment.metrics and judge.judge_model and benchmark_class(name).judge:
+    left_out = unjudged(config)
+    benchmarks = {
+        name: given_data(Path(str(config.data_dir)) / name)
+        for name in benchmarks_of(config)
+        if name in experiment.metrics and name not in left_out
+    }
+    for name in benchmarks:
+        if judge.judge_model and benchmark_class(name).judge:
             check_judge(benchmark_class(name)(), judge)
-        if name not in unjudged(config):
-            benchmarks[name] = given_data(Path(str(config.data_dir)) / name)
     return RealWorld(
         given_model(config.model_name_or_path),
         tuple(given_rows(folder) for folder in config.dataset),
@@ -207,7 +210,7 @@ def unjudged(config: ExperimentConfig) -> list[str]:
 
 def folder_of(config: ExperimentConfig, experiment: Experiment) -> Path:
     """Where the experiment's tables go: a folder of its own for each checkpoint, and for quick runs."""
-    model = "" if config.model_name_or_path is None else f"-{Path(config.model_name_or_path).name}"
+    model = "" if config.model_name_or_path is None else f"-{Path(config.model_name_or_path).resolve().name}"
     return Path(config.output_dir) / f"{experiment.name}{model}{'-quick' if config.quick else ''}"
 
 

@@ -54,11 +54,11 @@ class Store:
 
         Two commands that want the same step make it once: the second waits for the first.
         """
-        folder = self(step)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        lock = self.lock(step)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
             if not self.done(step):
-                self._make(step, folder)
+                self._make(step, self(step))
 
     def _make(self, step: Step, folder: Path) -> None:
         started, computed = time.perf_counter(), time.process_time()
@@ -83,6 +83,13 @@ class Store:
                 found[step.digest] = float(content.get("seconds", 0.0))
                 waiting += step.needs
         return sum(found.values())
+
+    def lock(self, step: Step) -> Path:
+        """File that is held while a step is made; a scene model's is beside it, as stores share those."""
+        if isinstance(step, SceneLlava):
+            folder = self(step)
+            return folder.with_name(f".{folder.name}.lock")
+        return self.root / "locks" / f"{step.kind}-{step.digest}.lock"
 
     def log(self, step: Step) -> Path:
         """File for what a step prints."""

@@ -269,7 +269,8 @@ def regions_missing(rows: EncodedRows) -> list[str]:
     """
     if not rows.encoder.rejected_image:
         return []
-    pairs = getattr(rows.rows, "without_images", rows.rows.__iter__)()
+    light = getattr(rows.rows, "without_images", None)
+    pairs = rows.rows if light is None else light(rejected=False)
     scopes = (rows.encoder.noise.apply(pair.noise).scope for pair in pairs if not pair.regions)
     missing = sum(scope in ("region", "erase") for scope in scopes)
     if not missing:

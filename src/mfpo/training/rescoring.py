@@ -53,13 +53,17 @@ class SomeRows:
     def __iter__(self) -> Iterator[PreferencePair]:
         return (self.rows[row] for row in self.chosen)
 
-    def without_images(self) -> Iterator[PreferencePair]:
-        """The rows, without their pictures where the dataset can leave them out."""
+    def without_images(self, *, rejected: bool = True) -> Iterator[PreferencePair]:
+        """The rows, without their pictures where the dataset can leave them out.
+
+        Args:
+            rejected: Whether stored rejected images are read.
+        """
         light = getattr(self.rows, "without_images", None)
         if light is None:
             return iter(self)
         chosen = set(self.chosen)
-        return (pair for row, pair in enumerate(light()) if row in chosen)
+        return (pair for row, pair in enumerate(light(rejected=rejected)) if row in chosen)
 
 
 @dataclass(frozen=True, slots=True)
