@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,21 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data is not at {SHARED}")
     return SHARED
+
+
+def number_of_threads() -> tuple[object, object]:
+    """What decides it in this process and in those it starts; None before PyTorch is there."""
+    torch = sys.modules.get("torch")
+    return torch and torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+
+
+@pytest.fixture(autouse=True)
+def threads_stay_as_they_are() -> Iterator[None]:
+    """Sums over another number of threads differ in their last bits: no test may leave one to the next."""
+    before = number_of_threads()
+    yield
+    after = number_of_threads()
+    assert after == before or before[0] is None, f"threads and OMP_NUM_THREADS: {before}, now {after}"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,14 @@ import signal
 import subprocess
 import sys
 
+import torch
+
 import mfpo.difficulty.chunks as chunks
+
+
+def same_threads() -> dict[str, str]:
+    """Environment of a process whose sums have the last bits of the caller's: with as many threads."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 def kill_after_chunks(count: int, *arguments: str, rows: int = 4) -> None:
@@ -19,7 +26,7 @@ def kill_after_chunks(count: int, *arguments: str, rows: int = 4) -> None:
         rows: Rows of a chunk.
     """
     command = [sys.executable, __file__, str(rows), str(count), *arguments]
-    done = subprocess.run(command, capture_output=True, timeout=300, text=True)
+    done = subprocess.run(command, capture_output=True, timeout=300, text=True, env=same_threads())
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
 
 

@@ -24,7 +24,7 @@ from mfpo.training.checkpoints import SavedOrder
 from mfpo.training.train import run, train
 from mfpo.training.trainer import PreferenceTrainer
 from preference_rows import make_pairs
-from training.test_resume import at_call, equal
+from training.test_resume import at_call, equal, metrics
 
 PAIRS = make_pairs(11)
 SETTINGS = {"rescore_between_stages": True, "difficulty": "token-mean", "learning_rate": 3e-2}
@@ -116,6 +116,9 @@ def test_killed_while_rows_are_ranked(tiny_llava, config_in, tmp_path, monkeypat
     run(cut)
     assert len(scored) == 3, "the first chunk is not computed again"
     run(config_in(output_dir=str(tmp_path / "whole"), **settings))
+    orders = [SavedOrder.load(tmp_path / name / "checkpoint-2") for name in ("cut", "whole")]
+    assert orders[0] == orders[1]
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
     assert equal(tmp_path / "cut", tmp_path / "whole")
     assert not list((tmp_path / "cut" / "reference").glob("*.parts"))
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from killed import same_threads
 from mfpo.data.files import save_config
 from mfpo.data.writer import DatasetWriter
 from mfpo.errors import Stopped, UserError
@@ -148,7 +149,7 @@ def test_killed_while_a_checkpoint_is_written(tiny_llava, tmp_path, use_lora, wh
     cut = replace(config, output_dir=str(tmp_path / "cut"))
     save_config(cut, tmp_path / "cut.yaml")
     command = [sys.executable, "-c", KILLED_TRAINING, when, "train", "--config", str(tmp_path / "cut.yaml")]
-    killed = subprocess.run(command, capture_output=True, timeout=300)
+    killed = subprocess.run(command, capture_output=True, timeout=300, env=same_threads())
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     folder = tmp_path / "cut"
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
