@@ -78,6 +78,7 @@ def result():
         # Positions given: plate right, first dog wrong, second dog right.
         ("position", 100 * 2 / 3),
         ("words", (19 + 24) / 2),
+        ("repeats", 0.0),
         # An answer that begins with neither yes nor no is wrong.
         ("yes_no", 100 * 2 / 4),
         ("yes_no_likely", 0.0),
@@ -125,6 +126,21 @@ def test_a_repeated_absent_object_counts_per_mention_for_chair_and_once_for_f1()
 
 
 @pytest.mark.parametrize(
+    ("answer", "repetitive"),
+    [
+        ("A kitchen with a red mug, a mug and a black cat.", 0),
+        ("A kitchen with a red mug and a black cat and a cat and a blue cat", 1),
+        ("no cat no cat no cat", 1),
+        ("", 0),
+    ],
+)
+def test_a_description_that_names_one_object_again_and_again_repeats_itself(
+    answer: str, repetitive: int
+) -> None:
+    assert count_mentions(parse(answer), {"mug": ("red", "left")}, {"cat"})["repetitive"] == repetitive
+
+
+@pytest.mark.parametrize(
     ("answer", "said"),
     [
         ("Yes.", True),
@@ -161,7 +177,7 @@ def test_true_captions_and_answers_are_perfect() -> None:
             answer = existence_answer(scene, item.truth.kind)
         answers[item.id] = Prediction(item.id, item.question, answer)
     metrics = benchmark.score(items, answers).metrics
-    assert {name for name, value in metrics.items() if value == 0} == {"CHAIR_s", "CHAIR_i", "Cog"}
+    assert {name for name, value in metrics.items() if value == 0} == {"CHAIR_s", "CHAIR_i", "Cog", "repeats"}
     for name in ("Cover", "precision", "recall", "F1", "colour", "position", "yes_no", "yes_no_likely"):
         assert metrics[name] == 100
     assert metrics["yes"] == 50

@@ -22,6 +22,7 @@ A description item and its counts::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
@@ -45,6 +46,8 @@ from mfpo.scenes.world import Scene, World, sample_scene
 NUM_SCENES = 1000
 LIKELY = 0.3
 """Probability in the context from which an absent kind counts as likely."""
+REPETITIVE = 3
+"""Mentions of one kind from which a description repeats itself; no caption of SFT mentions one twice."""
 
 _QUESTIONS = 11  # keeps the choice of questions apart from other random choices about the same scene
 
@@ -103,6 +106,12 @@ class ScenesBenchmark(Benchmark):
             "position_right", "positioned", better="higher", text="right positions among those given"
         ),
         "words": Metric("words", "descriptions", scale=1, text="words a description"),
+        "repeats": Metric(
+            "repetitive",
+            "descriptions",
+            better="lower",
+            text=f"descriptions that name one object {REPETITIVE} times or more",
+        ),
         "yes_no": Metric("right", "questions", better="higher", text="right answers to existence questions"),
         "yes_no_likely": Metric(
             "right_likely",
@@ -202,7 +211,7 @@ def count_mentions(
         objects (``absent_spans``), of present ones (``present_spans``), and of those among them with a wrong
         colour or position (``wrong_spans``).
     """
-    named = {mention.kind for mention in mentions}
+    named = Counter(mention.kind for mention in mentions)
     absent = [mention for mention in mentions if mention.kind not in objects]
     coloured = [m for m in mentions if m.kind in objects and m.colour is not None]
     positioned = [m for m in mentions if m.kind in objects and m.position is not None]
@@ -215,10 +224,11 @@ def count_mentions(
         "mentions": len(mentions),
         "absent_mentions": len(absent),
         "present": len(objects),
-        "named_present": len(named & objects.keys()),
-        "named_absent": len(named - objects.keys()),
+        "repetitive": int(max(named.values(), default=0) >= REPETITIVE),
+        "named_present": len(named.keys() & objects.keys()),
+        "named_absent": len(named.keys() - objects.keys()),
         "likely": len(imaginable),
-        "named_likely": len(named & imaginable),
+        "named_likely": len(named.keys() & imaginable),
         "coloured": len(coloured),
         "colour_right": len(coloured) - len(miscoloured),
         "positioned": len(positioned),
