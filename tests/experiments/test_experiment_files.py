@@ -5,16 +5,13 @@ from pathlib import Path
 import pytest
 
 from mfpo.errors import UserError
-from mfpo.evaluation.benchmarks.scenes import ScenesBenchmark
-from mfpo.evaluation.grounding import GROUNDING_METRICS
+from mfpo.experiments.budget import Budget
 from mfpo.experiments.catalog import find, names, packaged, tuned_arms
-from mfpo.experiments.derived import derived_metric
-from mfpo.experiments.measures import REWARD_METRICS
-from mfpo.experiments.plan import check_metrics, expand_sweep
+from mfpo.experiments.plan import expand_sweep, make_plan
 from mfpo.experiments.reading import read_experiment
-from mfpo.experiments.scene_measures import QUESTION_METRICS
 from mfpo.experiments.schema import Arm, Experiment
-from mfpo.experiments.tuned import load_tuned
+from mfpo.experiments.tuned import Tuned, load_tuned
+from mfpo.experiments.worlds import SceneWorld
 from mfpo.training.config import TrainConfig
 from mfpo.training.loss import make_loss
 
@@ -25,16 +22,14 @@ arms:
   - {name: mfpo, train: {objective: mfpo, stages: easy_to_hard}}
 metrics: {scenes: [CHAIR_i]}
 """
-KNOWN = {
-    "scenes": ScenesBenchmark.metrics,
-    "questions": QUESTION_METRICS,
-    "grounding": GROUNDING_METRICS,
-    "rewards": REWARD_METRICS,
-}
 
 
 def read(text: str) -> Experiment:
     return read_experiment(text, "mine", "mine.yaml", lambda: ())
+
+
+def plan(experiment: Experiment) -> None:
+    make_plan(experiment, SceneWorld(experiment, Budget(), Tuned({}, 1e-5)), 1, 1)
 
 
 def test_all_tables_and_figures_of_the_paper_are_there() -> None:
@@ -55,14 +50,7 @@ def test_a_file_means_trainings_that_can_be_run(name: str) -> None:
 @pytest.mark.parametrize("name", names())
 def test_a_file_names_metrics_and_arms_that_exist(name: str) -> None:
     experiment = packaged(name)
-    wanted = {
-        metric
-        for measure, metrics in experiment.metrics.items()
-        if measure in KNOWN
-        for metric in metrics
-        if metric not in KNOWN[measure] and derived_metric(measure, metric) is None
-    }
-    assert not wanted
+    plan(experiment)
     shown = {metric for metrics in experiment.metrics.values() for metric in metrics}
     assert set(experiment.figure.metrics) <= shown
     assert {name for one in experiment.relations for name in (one.x, one.y)} <= shown
@@ -211,10 +199,26 @@ def test_mistakes_in_an_arm(more: str, says: str) -> None:
         read(f"title: t\narms: [{{name: one, {more}}}]\nmetrics: {{scenes: [F1]}}\n")
 
 
-def test_metrics_that_a_benchmark_does_not_have_are_told_before_anything_runs() -> None:
-    experiment = read(SHORT.replace("metrics: {", "metrics: {amber: [CHAIRR], "))
-    with pytest.raises(UserError, match="amber has no metric 'CHAIRR'"):
-        check_metrics(experiment)
+@pytest.mark.parametrize(
+    ("measure", "wrong", "right"),
+    [
+        ("amber", "CHAIRR", "CHAIR"),
+        ("matched", "CHAIR@75", "CHAIR_i@75"),
+        ("matched", "Cover, 9 votes", "Cover, 8 votes"),
+        ("distortion", "region@901", "region@900"),
+        ("distortion", "logp_drop blackk", "logp_drop black"),
+        ("attention", "objects", "object"),
+    ],
+)
+def test_metrics_that_a_measure_will_not_have_are_told_before_anything_runs(
+    measure: str, wrong: str, right: str
+) -> None:
+    def showing(name: str) -> Experiment:
+        return read(SHORT.replace("metrics: {", f'metrics: {{{measure}: ["{name}"], '))
+
+    with pytest.raises(UserError, match=f"{measure} has no metric '{wrong}'"):
+        plan(showing(wrong))
+    plan(showing(right))
 
 
 def test_a_relation_names_one_metric_of_one_measure() -> None:

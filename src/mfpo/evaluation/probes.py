@@ -145,7 +145,7 @@ def distortion(
     Raises:
         UserError: No row can be read, or a distortion does not fit the rows.
     """
-    conditions = [Distortion(), *conditions]
+    tried = [Distortion(), *conditions]
     encoder = RowEncoder(vlm.processor, rejected_image=False)
     scorer = PairScorer(vlm, encoder, max(1, batch_size // 2))
     records: list[dict[str, Any]] = []
@@ -153,7 +153,7 @@ def distortion(
     for pair in tqdm(pairs, desc="distortion probe", unit="row", disable=not progress):
         try:
             row = encoder.encode(pair)
-            distorted = [_distort(vlm, pair, row, condition) for condition in conditions]
+            distorted = [_distort(vlm, pair, row, condition) for condition in tried]
         except RowError as error:
             skips.append(Skip(f"row {pair.id}", error.reason, error.detail))
             continue
@@ -165,7 +165,7 @@ def distortion(
             "tokens_rejected": len(row.rejected),
         }
         records.append(record)
-        for condition, encoded in zip(conditions, distorted, strict=True):
+        for condition, encoded in zip(tried, distorted, strict=True):
             scorer.add(encoded, record, condition.name)
     scorer.flush()
     if not records:
@@ -173,16 +173,16 @@ def distortion(
             f"none of the {len(pairs)} rows can be used" + (f": {skips[0].detail}" if skips else "")
         )
     for record in records:
-        for condition in conditions:
+        for condition in tried:
             gap = record[f"{condition.name} chosen"] - record[f"{condition.name} rejected"]
             record |= {f"{condition.name} gap": gap, f"{condition.name} preferred": int(gap > 0)}
     settings = {
-        "schedules": sorted({condition.schedule for condition in conditions if condition.step is not None}),
+        "schedules": sorted({condition.schedule for condition in tried if condition.step is not None}),
         "skipped": [skip.to_dict() for skip in skips],
         # Noise on their "region" is noise on the whole picture.
         "rows_without_region": sum(record.pop("without_region") for record in records),
     }
-    return score_result("distortion", records, _distortion_metrics(conditions), settings)
+    return score_result("distortion", records, distortion_metrics(conditions), settings)
 
 
 def _distort(vlm: VLM, pair: PreferencePair, row: EncodedRow, condition: Distortion) -> EncodedRow:
@@ -206,8 +206,13 @@ def _distort(vlm: VLM, pair: PreferencePair, row: EncodedRow, condition: Distort
     return replace(row, image=ImageInputs((pair.id, noise), distorted.inputs))
 
 
-def _distortion_metrics(conditions: Sequence[Distortion]) -> dict[str, Metric]:
-    clean, *others = (condition.name for condition in conditions)
+def distortion_metrics(conditions: Sequence[Distortion]) -> dict[str, Metric]:
+    """Metrics of the distortion probe.
+
+    Args:
+        conditions: Distortions that are tried beside the clean image.
+    """
+    clean, *others = (condition.name for condition in (Distortion(), *conditions))
     metrics = {
         name: Metric(
             f"{name} preferred", "rows", text=f"rows whose chosen answer is preferred, image: {name}"

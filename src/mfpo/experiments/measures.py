@@ -228,19 +228,27 @@ MEASURES: dict[str, Run] = {
 """The measures that are no benchmark of the outside world."""
 
 
-def known_metrics(measure: str) -> Collection[str]:
-    """Names of a measure's metrics, where they are the same for every model; none where they are not."""
+def known_metrics(measuring: Measuring) -> Collection[str]:
+    """Names of the metrics that a measure will have."""
+    from mfpo.evaluation.attention import METRICS
     from mfpo.evaluation.grounding import GROUNDING_METRICS
-    from mfpo.experiments.scene_measures import QUESTION_METRICS
+    from mfpo.evaluation.probes import distortion_metrics, distortions
+    from mfpo.experiments.scene_measures import QUESTION_METRICS, matched_metrics
 
+    measure = measuring.measure
     if measure in BENCHMARKS:
         return benchmark_class(measure).metrics
+    if measure == "matched":
+        return matched_metrics(measuring.samples)
+    if measure in ("distortion", "naming"):
+        return distortion_metrics(distortions(measuring.noise_scopes, measuring.noise_steps))
     known: Mapping[str, Collection[str]] = {
         "questions": QUESTION_METRICS,
         "grounding": GROUNDING_METRICS,
+        "attention": METRICS,
         "rewards": REWARD_METRICS,
     }
-    return known.get(measure, ())
+    return known[measure]
 
 
 REWARDS = {

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from mfpo.errors import UserError, nearest
+from mfpo.evaluation.benchmarks import BENCHMARKS
 from mfpo.experiments.budget import Budget
-from mfpo.experiments.derived import derived_metric
-from mfpo.experiments.measures import known_metrics
+from mfpo.experiments.derived import derived_metric, item_metric
+from mfpo.experiments.measures import Measuring, known_metrics
 from mfpo.experiments.schema import MEASURES, Arm, Experiment
 from mfpo.experiments.step import Model, Rows
 from mfpo.experiments.steps import Measurement, Ranking, Training
@@ -116,7 +117,6 @@ def at_rate(arm: Arm, rate: float) -> Arm:
 def make_plan(experiment: Experiment, world: World, sft_seeds: int, seeds: int) -> Plan:
     """All steps of an experiment: arms times SFT seeds times training seeds."""
     experiment = expand_sweep(experiment)
-    check_metrics(experiment)
     measured: dict[tuple[str, str], dict[Cell, Measurement]] = {}
     trainings: dict[str, dict[Cell, Training]] = {}
     kept, notes = [], []
@@ -138,22 +138,34 @@ def make_plan(experiment: Experiment, world: World, sft_seeds: int, seeds: int) 
                     step = world.measurement(arm, measure, model, rows)
                     if step is not None and _applies(arm, measure):
                         measured.setdefault((arm.name, measure), {})[cell] = step
+    check_metrics(experiment, {measure: cells[min(cells)] for (_, measure), cells in measured.items()})
     names = {arm.name for arm in kept}
     claims = tuple(claim for claim in experiment.claims if {claim.better, *claim.than} <= names)
     reduced = replace(experiment, arms=tuple(kept), claims=claims)
     return Plan(reduced, measured, trainings, tuple(notes))
 
 
-def check_metrics(experiment: Experiment) -> None:
+def check_metrics(experiment: Experiment, measured: Mapping[str, Measurement]) -> None:
     """Tell now what would be told after the last training.
+
+    Args:
+        experiment: The experiment.
+        measured: Of each measure that is to be made, one measurement.
 
     Raises:
         UserError: A measure has no metric of a name that the experiment shows.
     """
     for measure, names in experiment.metrics.items():
-        known = known_metrics(measure)
+        # A benchmark whose data are not there is left out; its metrics are known all the same.
+        if measure not in measured and measure not in BENCHMARKS:
+            continue
+        known = known_metrics(measured[measure].measuring if measure in measured else Measuring(measure))
         for name in names:
-            if known and name not in known and derived_metric(measure, name) is None:
+            if (
+                name not in known
+                and item_metric(measure, name, known) is None
+                and derived_metric(measure, name) is None
+            ):
                 raise UserError(
                     f"{measure} has no metric {name!r}",
                     where=f"{experiment.name}: metrics.{measure}",

@@ -138,13 +138,22 @@ def matched(measuring: Measuring, subject: Subject) -> ScoreResult:
             kinds = {kind for kind, count in named.items() if count >= k}
             record |= {f"present@{k}": len(kinds & scene.kinds), f"absent@{k}": len(kinds - scene.kinds)}
         records.append(record)
+    settings = {"split": measuring.split, "samples": measuring.samples}
+    return score_result("matched", records, matched_metrics(measuring.samples), settings)
+
+
+def matched_metrics(samples: int) -> dict[str, Metric]:
+    """Cover and CHAIR_i at each threshold.
+
+    Args:
+        samples: Descriptions of a scene.
+    """
     metrics = {}
-    for k in range(1, measuring.samples + 1):
+    for k in range(1, samples + 1):
         metrics[f"Cover, {k} votes"] = Metric(f"present@{k}", "present", better="higher")
         named_kinds: dict[str, float] = {f"present@{k}": 1, f"absent@{k}": 1}
         metrics[f"CHAIR_i, {k} votes"] = Metric(f"absent@{k}", named_kinds, better="lower")
-    settings = {"split": measuring.split, "samples": measuring.samples}
-    return score_result("matched", records, metrics, settings)
+    return metrics
 
 
 def naming(measuring: Measuring, subject: Subject) -> ScoreResult:
