@@ -55,6 +55,12 @@ def test_files_beside_the_dataset(tiny_llava, dataset):
     assert torch.equal(again.scores.logps["chosen"], result.scores.logps["chosen"])
 
 
+def test_4_bit_weights_are_asked_for_as_in_training(tiny_llava, dataset):
+    config = RankConfig(dataset=str(dataset), model_name_or_path=str(tiny_llava), load_in_4bit=True)
+    with pytest.raises(UserError, match="4-bit weights need a CUDA GPU"):
+        run(config)
+
+
 def test_the_dataset_is_opened_before_the_model_is_loaded(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         run(RankConfig(dataset=str(tmp_path / "nowhere"), model_name_or_path=str(tmp_path / "no model")))

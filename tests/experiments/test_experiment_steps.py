@@ -172,6 +172,26 @@ def test_a_real_checkpoint_takes_the_same_files(tmp_path: Path) -> None:
     assert step.measuring.data == GivenData("/data/amber", "abc") and step.measuring.resume
 
 
+def test_a_reference_pass_is_given_what_its_trainings_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {
+        "load_in_4bit": True,
+        "max_length": 1024,
+        "attn_implementation": "sdpa",
+        "shared_prefix": "off",
+        "noise_step": 700,
+    }
+    rows = GivenRows(str(tmp_path), "rows")
+    world = RealWorld(GivenModel("some/model", "abc"), (rows,), settings={"use_lora": True, **shared})
+    ranking = make_plan(packaged("table4"), world, 1, 1).trainings["mfpo"][(0, 0)].ranking
+    assert ranking is not None
+    given = []
+    monkeypatch.setattr("mfpo.difficulty.rank.run", given.append)
+    ranking.make(tmp_path, lambda step: tmp_path)
+    assert {name: getattr(given[0], name) for name in shared} == shared
+
+
 def test_folders_of_the_store(tmp_path: Path) -> None:
     store, step = Store(tmp_path, str(tmp_path / "cache")), training()
     assert store(step) == tmp_path / "trainings" / step.digest

@@ -46,6 +46,8 @@ class RankConfig:
     of plain sequences), on (refuse if not) or off. Give what `train` will be given."""
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint."""
+    load_in_4bit: bool = False
+    """Hold the language model in 4 bits (QLoRA); give what `train` will be given."""
     max_length: int | None = 2048
     """Tokens of image, prompt and response; responses are cut to fit. Give what `train` will be given."""
     per_device_batch_size: int = 16

@@ -66,6 +66,7 @@ def run(config: RankConfig) -> RankResult | None:
         revision=config.revision,
         attn_implementation=config.attn_implementation,
         trust_remote_code=config.trust_remote_code,
+        load_in_4bit=config.load_in_4bit,
     )
     return rank(vlm, config, precision)
 

@@ -204,6 +204,7 @@ def ranking_of(config: TrainConfig, rows: Rows, model: Model, world: World) -> R
         max_length=config.max_length,
         attn_implementation=config.attn_implementation,
         shared_prefix=config.shared_prefix,
+        load_in_4bit=config.load_in_4bit,
     )
 
 

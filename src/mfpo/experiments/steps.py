@@ -40,6 +40,7 @@ class Ranking(Step):
         max_length: Tokens of image, prompt and response.
         attn_implementation: Attention kernel; the model's choice when None.
         shared_prefix: Whether image and prompt are encoded once for all answers.
+        load_in_4bit: Whether the language model is held in 4 bits.
     """
 
     kind: ClassVar[str] = "rankings"
@@ -52,6 +53,7 @@ class Ranking(Step):
     max_length: int | None = 2048
     attn_implementation: str | None = None
     shared_prefix: SharedPrefix = "auto"
+    load_in_4bit: bool = False
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -73,6 +75,7 @@ class Ranking(Step):
             "max_length": self.max_length,
             "attn_implementation": self.attn_implementation,
             "shared_prefix": self.shared_prefix,
+            "load_in_4bit": self.load_in_4bit,
         }
         return settings | code((*DATA_CODE, "difficulty"))
 
@@ -98,6 +101,7 @@ class Ranking(Step):
                 max_length=self.max_length,
                 attn_implementation=self.attn_implementation,
                 shared_prefix=self.shared_prefix,
+                load_in_4bit=self.load_in_4bit,
                 semantic=self.semantic,
                 semantic_samples=self.semantic_samples,
             )
