@@ -47,6 +47,24 @@ def after(tmp_path: Path) -> str:
     return save(tmp_path / "mfpo-0.5", [1] * 20 + [0] * 80)
 
 
+def test_several_score_files_of_one_benchmark_are_compared_file_by_file(tmp_path: Path) -> None:
+    folders = []
+    for name, wrong in (("a", 1), ("b", 0)):
+        for file, count in (("toy_random", 10), ("toy_popular", 20)):
+            source = save(tmp_path / f"{name}-{file}", [wrong] * count)
+            (tmp_path / name / "scores").mkdir(parents=True, exist_ok=True)
+            Path(source, "scores", "toy.json").rename(tmp_path / name / "scores" / f"{file}.json")
+        folders.append(str(tmp_path / name))
+    sizes = {found.benchmark: found.num_items for found in compare_runs(folders)}
+    assert sizes == {"toy_random": 10, "toy_popular": 20}
+    # A run with one of them is compared with its like, not with the last one.
+    (tmp_path / "b" / "scores" / "toy_popular.json").unlink()
+    assert {found.benchmark: found.num_items for found in compare_runs(folders)} == {"toy_random": 10}
+    one = save(tmp_path / "c", [1] * 10)
+    with pytest.raises(UserError, match="share no benchmark"):
+        compare_runs([folders[0], one])
+
+
 def test_values_differences_and_significance(before: str, after: str) -> None:
     (comparison,) = compare_runs([before, after])
     assert comparison.runs == ["sft", "mfpo-0.5"]

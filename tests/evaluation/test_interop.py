@@ -89,6 +89,19 @@ def test_vlmevalkit_tables_round_trip(tmp_path: Path, ending: str) -> None:
     assert {one.id: one.answer for one in found} == {item: one.answer for item, one in answers.items()}
 
 
+@pytest.mark.parametrize("ending", [".tsv", ".csv"])
+def test_a_table_is_cut_at_line_ends_only(tmp_path: Path, ending: str) -> None:
+    """Writers of tables quote no separator of lines or paragraphs."""
+    answers = {
+        item.id: Prediction(item.id, item.question, f"A mug.\u2028A cat.\x85A dog.\x0cThe end: {item.id}")
+        for item in DESCRIBE
+    }
+    path = tmp_path / f"model_AMBER{ending}"
+    write_log(path, DESCRIBE, answers, "vlmevalkit")
+    found = read_log(path, DESCRIBE, "vlmevalkit")
+    assert {one.id: one.answer for one in found} == {item: one.answer for item, one in answers.items()}
+
+
 def test_vlmevalkit_excel(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     pytest.importorskip("openpyxl", reason="Excel files need openpyxl")

@@ -172,6 +172,7 @@ def test_a_mistake_is_named_with_file_key_and_cure(change: tuple[str, str], says
         ("figure: {highlight: [stf]}", "figure.highlight: did you mean 'sft'"),
         ("figure: {metrics: CHAIR_i}", "figure.metrics: expected a list"),
         ("paper: {columns: CHAIR_i}", "paper.columns: expected a list"),
+        ("paper: {columns: [a], rows: {sft: ['13.4*']}}", "paper.rows.sft: expected a number, found '13.4"),
         ("split: tset", "split: .*did you mean 'test'"),
         ("sweep: [1e-5, much]\ncriterion: CHAIR_i", "sweep: expected a number, found 'much'"),
         ("sweep: [1e-5]", "chooses by 'F1', which must be listed under one measure; it is under 0"),
@@ -192,11 +193,21 @@ def test_mistakes_in_what_may_be_left_out(more: str, says: str) -> None:
         ("train: {objective: mfpo, stages: random}, stage: 7", "stage: expected 1, 2 or 3, found 7"),
         ("train: {objective: mfpo, stages: random}, stage: first", "stage: expected 1, 2 or 3"),
         ("train: {objective: mfpo}, data: {num_rows: many}", "num_rows: expected a whole number above 0"),
+        ("text: 500", r"arms\[0\].text: expected a text, found 500; put it into quotes"),
     ],
 )
 def test_mistakes_in_an_arm(more: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         read(f"title: t\narms: [{{name: one, {more}}}]\nmetrics: {{scenes: [F1]}}\n")
+
+
+def test_names_are_texts() -> None:
+    with pytest.raises(UserError, match=r"arms\[1\].name: expected a text, found 0.2; put it into quotes"):
+        read(SHORT.replace("{name: mfpo", "{name: 0.2"))
+
+
+def test_an_empty_heading_of_worlds_is_the_default_one() -> None:
+    assert set(read(SHORT + "worlds:\n").worlds) == {"default"}
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from mfpo.data.images import open_image
 from mfpo.errors import UserError
 from mfpo.experiments.config import ExperimentConfig
 from mfpo.experiments.run import run as experiment
 from mfpo.experiments.scene_measures import naming_pair
 from mfpo.records import text_of
 from mfpo.scenes.captions import parse
-from mfpo.scenes.world import sample_scene
+from mfpo.scenes.world import World, sample_scene
 
 MINE = """
 title: two arms
@@ -181,3 +182,11 @@ def test_naming_pairs_differ_in_the_name_of_one_object() -> None:
         assert right.kind in scene.kinds and wrong.kind not in scene.kinds
         assert right.colour == wrong.colour
         assert pair.regions[0].keyword == right.kind
+
+
+def test_naming_pairs_are_of_the_world_that_is_measured() -> None:
+    world = World(min_objects=4, max_objects=8, image_size=96)
+    for index in range(5):
+        scene, pair = sample_scene("validation", index, world=world), naming_pair(index, world=world)
+        assert len(scene.objects) >= 4
+        assert open_image(pair.images[0]).size == (96, 96) and pair.regions[0].keyword in scene.kinds

@@ -62,6 +62,29 @@ def test_one_model_has_the_interval_of_its_scenes() -> None:
     assert (estimate.low, estimate.high) == pytest.approx((45.1, 54.9), abs=0.3)
 
 
+def test_one_model_and_one_group_have_no_interval() -> None:
+    """Neither spread is known, which is not the same as none."""
+    found = made_up(np.array([[0.31]]), num_groups=1)
+    assert found.value == 0.31 and np.isnan([found.estimate().low, found.estimate().high]).all()
+    change = found.minus(made_up(np.array([[0.30]]), num_groups=1))
+    assert np.isnan(change.p_value) and judge(change, "higher") == "unknown"
+
+
+def test_a_share_ends_at_100_and_a_ratio_of_scores_does_not() -> None:
+    cells = np.array([[98.0], [103.0], [108.0]])
+    text = "title: t\narms: [{name: sft}]\nmetrics: {scenes: [F1]}\n"
+    experiment = read_experiment(text, "mine", "mine.yaml", lambda: ())
+    measured = {("sft", "scenes", "F1"): made_up(cells)}
+
+    def high(metric: Metric) -> float:
+        estimate = Results(experiment, (), measured, {}, ()).estimate("sft", Column("scenes", "F1", metric))
+        assert estimate is not None
+        return estimate.high
+
+    assert high(Metric("a", "b")) == 100.0
+    assert high(Metric("a", "b", unbounded=True)) == pytest.approx(103.0 + 4.302653 * 5 / np.sqrt(3))
+
+
 def test_one_llava_has_the_spread_of_its_training_seeds() -> None:
     found = made_up(np.array([[40.0, 60.0]]))
     assert found.spread().seeds == pytest.approx(10.0) and found.spread().df == pytest.approx(1.0)
@@ -271,3 +294,4 @@ def test_a_sweep_chooses_the_best_rate_of_each_arm_and_of_equals_the_lower_one()
     measured = {(name, "scenes", "F1"): made_up(np.array([[value]])) for name, value in values.items()}
     column = Column("scenes", "F1", Metric("a", "b", better="higher"))
     assert choose(Results(experiment, (column,), measured, {}, ())) == {"dpo": 1e-4, "mfpo": 1e-5}
+    assert choose(Results(experiment, (), {}, {}, ())) == {}, "nothing could be measured"

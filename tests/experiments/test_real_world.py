@@ -12,8 +12,10 @@ from PIL import Image
 
 from mfpo.data.writer import DatasetWriter
 from mfpo.errors import UserError
+from mfpo.experiments import measures
 from mfpo.experiments.catalog import find
 from mfpo.experiments.config import ExperimentConfig
+from mfpo.experiments.measures import Measuring
 from mfpo.experiments.run import folder_of, notes_of, plan_of
 from mfpo.experiments.run import run as experiment
 from mfpo.experiments.scheduler import missing_steps
@@ -90,6 +92,23 @@ def test_rates_of_a_sweep_are_taken_for_a_checkpoint(settings: ExperimentConfig,
     assert rates() == {"mfpo": 3e-4, "after easy": 2e-5}
 
 
+def test_a_sweep_that_cannot_choose_is_refused_before_it_trains(
+    settings: ExperimentConfig, tmp_path: Path
+) -> None:
+    text = MINE.split("claims:")[0].replace("stage: 1", "stage: 1, tune: mfpo")
+    (tmp_path / "mine.yaml").write_text(text + "sweep: [1e-5, 1e-4]\n")
+    with pytest.raises(UserError, match="chooses by 'F1' of scenes, which --world llava cannot measure") as e:
+        plan_of(settings, find(str(settings.name)))
+    assert "distortion, pope, rewards" in e.value.fix
+
+
+def test_broken_rates_are_told(settings: ExperimentConfig, tmp_path: Path) -> None:
+    (tmp_path / "tuned.yaml").write_text("learning_rates: [\n")
+    settings.tuned = str(tmp_path / "tuned.yaml")
+    with pytest.raises(UserError, match="not valid YAML"):
+        plan_of(settings, find(str(settings.name)))
+
+
 def test_only_benchmarks_that_need_a_judge_are_given_one(settings: ExperimentConfig, tmp_path: Path) -> None:
     (tmp_path / "benchmarks" / "mmhal").mkdir()
     settings.name, settings.judge_model, settings.base_url = "table1", "one", "http://127.0.0.1:1/v1"
@@ -123,11 +142,7 @@ def test_amber_is_asked_what_the_table_shows(settings: ExperimentConfig, tmp_pat
     assert narrowest_variant("pope", ["Accuracy"]) is None
 
 
-def test_settings_of_the_model_reach_its_reference_pass(settings: ExperimentConfig) -> None:
-    settings.train |= {"max_length": 64, "attn_implementation": "eager"}
-    training = plan_of(settings, find(str(settings.name))).trainings["mfpo"][0, 0]
-    assert training.ranking is not None
-    assert (training.ranking.max_length, training.ranking.attn_implementation) == (64, "eager")
+def test_settings_that_are_not_the_trainings_alone_are_refused(settings: ExperimentConfig) -> None:
     settings.train = {"revision": "other"}
     with pytest.raises(UserError, match=r"--train revision: it is not the training's alone"):
         plan_of(settings, find(str(settings.name)))
@@ -180,6 +195,32 @@ def test_other_questions_are_another_measurement(settings: ExperimentConfig, tmp
     questions = tmp_path / "elsewhere" / "pope" / "coco_pope_random.json"
     questions.write_text(questions.read_text().replace("a mug 1", "a mug 8"))
     assert address() != before
+
+
+def test_answers_are_scored_again_with_tools_that_came_since(
+    settings: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks" / "amber").mkdir()
+    settings.name = "table1"
+    step = plan_of(settings, find("table1")).measured["sft", "amber"][0, 0]
+    runs = []
+
+    def measure(measuring: Measuring, model: str, folder: Path, **_: object) -> None:
+        runs.append(measuring.resume)
+        (folder / "scores").mkdir(parents=True, exist_ok=True)
+        (folder / "scores" / "amber.json").write_text("{}")
+
+    monkeypatch.setattr(measures, "measure", measure)
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr(measures, "_scoring_tools", lambda: {"nltk": "3.9.1", "missing": "NLTK's punkt"})
+    store.make(step)
+    store.make(step)
+    assert runs == [True]
+    digest = step.digest
+    monkeypatch.setattr(measures, "_scoring_tools", lambda: {"nltk": "3.9.1", "missing": ""})
+    assert not store.done(step) and step.digest == digest, "in the same folder, whose answers are kept"
+    store.make(step)
+    assert runs == [True, True] and store.done(step)
 
 
 @pytest.mark.slow

@@ -159,6 +159,10 @@ def test_settings_that_differ_are_told_from_those_that_do_not(tmp_path: Path) ->
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / seed / "mfpo") for seed in ("seed0", "seed1")]
     assert [one.label for one in load_runs(folders)] == ["seed0/mfpo", "seed1/mfpo"]
+    deep = [make_run(tmp_path / seed / "table1" / "mfpo" / "lora" / "final") for seed in ("one", "two")]
+    assert [one.label for one in load_runs(deep)] == [
+        "one/table1/mfpo/lora/final", "two/table1/mfpo/lora/final",
+    ]  # fmt: skip
 
 
 def test_hostile_texts_stay_text_in_a_browser(tmp_path: Path, tab: Browser) -> None:

@@ -80,7 +80,7 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
             skips = _join_skips(path, processes.count)
         processes.wait()
     if processes.first:
-        _tell_skips(path, skips)
+        _tell_skips(path, _skipped_before(path, items) + skips)
     return path
 
 
@@ -208,6 +208,12 @@ def _parts(path: Path) -> list[Path]:
 
 def _files(path: Path) -> list[Path]:
     return [file for file in (path, *_parts(path)) if file.exists()]
+
+
+def _skipped_before(path: Path, items: Sequence[Item]) -> list[Skip]:
+    """What an earlier run on more items left out, and this one did not ask for."""
+    asked = {item.id for item in items}
+    return [skip for name, skip in read_skips(path).items() if name not in asked]
 
 
 def _tell_skips(path: Path, skips: Sequence[Skip]) -> None:

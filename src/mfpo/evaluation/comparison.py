@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mfpo.errors import UserError, nearest
-from mfpo.evaluation.results import ScoreResult
+from mfpo.evaluation.results import ScoreResult, by_benchmark, load_scores
 from mfpo.evaluation.statistics import Difference, Estimate, Metric, differences, estimates, tabulate
 
 
@@ -16,7 +16,7 @@ class Comparison:
     """One benchmark or probe, several runs, on the items that all of them have.
 
     Attributes:
-        benchmark: Its name.
+        benchmark: Its name, or that of the score files where a run has several of it.
         metrics: The metrics that all runs have, in the order of the first.
         runs: Names of the runs.
         estimates: For each run, each metric with its 95% interval.
@@ -48,7 +48,7 @@ def compare_runs(
     """
     if not runs:
         raise UserError("nothing to compare", where="mfpo compare", fix="name run folders or score files")
-    scores = [_load(Path(run)) for run in runs]
+    scores = by_benchmark([_load(Path(run)) for run in runs])
     shared = [name for name in scores[0] if all(name in found for found in scores)]
     for name in benchmarks or ():
         if name not in shared:
@@ -61,7 +61,10 @@ def compare_runs(
         raise UserError(f"the runs share no benchmark ({have})", where="mfpo compare")
     names = _run_names(runs)
     return [
-        compare_results(list(zip(names, (s[name] for s in scores), strict=True)), metrics) for name in chosen
+        replace(
+            compare_results(list(zip(names, (s[name] for s in scores), strict=True)), metrics), benchmark=name
+        )
+        for name in chosen
     ]
 
 
@@ -110,18 +113,17 @@ def compare_results(
 
 
 def _load(path: Path) -> dict[str, ScoreResult]:
-    """Scores by benchmark of a score file or a run folder."""
+    """Scores by file of a score file or a run folder."""
     if path.is_file():
-        result = ScoreResult.load(path)
-        return {result.name: result}
-    files = sorted((path / "scores").glob("*.json"))
-    if not files:
+        return {path.stem: ScoreResult.load(path)}
+    found = load_scores(path / "scores")
+    if not found:
         raise UserError(
             "no scores" if path.is_dir() else "does not exist",
             where=str(path),
             fix="name a run folder with scores/*.json, which `mfpo eval` writes, or a score file",
         )
-    return {result.name: result for result in map(ScoreResult.load, files)}
+    return found
 
 
 def _run_names(runs: Sequence[str]) -> list[str]:

@@ -19,9 +19,11 @@ def headline(benchmark: str, metrics: Sequence[str], most: int | None = None) ->
     """The metrics to show first.
 
     Args:
-        benchmark: Name of the benchmark or probe.
+        benchmark: Name of the benchmark or probe, or of a score file that begins with it, such as
+            ``pope_random``.
         metrics: Those that there are.
         most: How many at most, of a benchmark without headline metrics; all when None.
     """
-    found = [name for name in HEADLINE.get(benchmark, ()) if name in metrics]
+    known = HEADLINE.get(benchmark) or HEADLINE.get(benchmark.partition("_")[0], ())
+    found = [name for name in known if name in metrics]
     return found or list(metrics)[:most]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,32 @@ class ScoreResult:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"no score file of this program: {error!r}", where=str(path), fix=fix) from None
         return result
+
+
+def load_scores(folder: Path) -> dict[str, ScoreResult]:
+    """The score files of a folder, by their names without ending."""
+    return {file.stem: ScoreResult.load(file) for file in sorted(folder.glob("*.json"))}
+
+
+def by_benchmark(runs: Sequence[Mapping[str, ScoreResult]]) -> list[dict[str, ScoreResult]]:
+    """Scores of runs under the names by which they compare.
+
+    That is the benchmark or probe; the file where any of the runs has several files of it, such as
+    ``pope_random`` and ``pope_popular``, or scores of both modes.
+
+    Args:
+        runs: Of each run, its scores by file.
+    """
+    files: dict[str, set[str]] = {}
+    for run in runs:
+        times = Counter(result.name for result in run.values())
+        for stem, result in run.items():
+            if times[result.name] > 1:
+                files.setdefault(result.name, set()).add(stem)
+    return [
+        {stem if stem in files.get(one.name, ()) else one.name: one for stem, one in run.items()}
+        for run in runs
+    ]
 
 
 def score_result(

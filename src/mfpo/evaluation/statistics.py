@@ -36,6 +36,7 @@ class Metric:
         better: Whether lower or higher is better; empty where neither is.
         text: What it says, in one line for people.
         kinds: Only items of these kinds count; all of them when empty.
+        unbounded: Whether it may exceed its scale, as a ratio of two scores may and a share may not.
     """
 
     numerator: str | dict[str, float]
@@ -44,6 +45,7 @@ class Metric:
     better: Literal["lower", "higher", ""] = ""
     text: str = ""
     kinds: Sequence[str] = ()
+    unbounded: bool = False
 
     def counts(self, record: Record) -> bool:
         """Whether an item is of a kind that counts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -85,8 +86,22 @@ class Measuring:
             settings["judge"] = {name: getattr(self.judge, name) for name in names}
         if self.data is not None:
             settings["data"] = self.data.fingerprint
-            settings["tools"] = library_versions(("nltk", "spacy", "en-core-web-lg"))
         return settings
+
+    def tools(self) -> dict[str, str]:
+        """What makes its words of an answer; with other tools the same answers are scored again."""
+        return _scoring_tools() if self.measure in ("amber", "chair", "objhal") else {}
+
+
+@cache
+def _scoring_tools() -> dict[str, str]:
+    from mfpo.evaluation.mentions.words import missing_nltk_data
+
+    missing = missing_nltk_data()
+    return {
+        **library_versions(("nltk", "spacy", "en-core-web-lg", "en-core-web-trf")),
+        "missing": "" if missing is None else missing.what,
+    }
 
 
 @dataclass(frozen=True)

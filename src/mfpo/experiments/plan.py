@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -139,6 +139,8 @@ def make_plan(experiment: Experiment, world: World, sft_seeds: int, seeds: int) 
                     if step is not None and _applies(arm, measure):
                         measured.setdefault((arm.name, measure), {})[cell] = step
     check_metrics(experiment, {measure: cells[min(cells)] for (_, measure), cells in measured.items()})
+    if experiment.sweep:
+        _check_criterion(experiment, {measure for _, measure in measured}, world.name)
     names = {arm.name for arm in kept}
     claims = tuple(claim for claim in experiment.claims if {claim.better, *claim.than} <= names)
     reduced = replace(experiment, arms=tuple(kept), claims=claims)
@@ -171,6 +173,21 @@ def check_metrics(experiment: Experiment, measured: Mapping[str, Measurement]) -
                     where=f"{experiment.name}: metrics.{measure}",
                     fix=nearest(name, known),
                 )
+
+
+def _check_criterion(experiment: Experiment, measured: Collection[str], world: str) -> None:
+    """A sweep that cannot choose in this world would train for nothing.
+
+    Raises:
+        UserError: What the sweep chooses by is not measured.
+    """
+    wanted = next(name for name, metrics in experiment.metrics.items() if experiment.criterion in metrics)
+    if wanted not in measured:
+        raise UserError(
+            f"a sweep chooses by {experiment.criterion!r} of {wanted}, which --world {world} cannot measure",
+            where=f"{experiment.name}: criterion",
+            fix=f"choose by a metric of what it measures: {', '.join(sorted(measured)) or 'nothing'}",
+        )
 
 
 def _training(world: World, arm: Arm, rows: Rows, model: Model, seed: int, name: str) -> Training:

@@ -103,6 +103,8 @@ class Pooled:
         units = self.cells.mean(axis=1) if len(self.cells) > 1 else self.cells[0]
         drawn = self.resampled.mean(axis=0)
         known = drawn[~np.isnan(drawn)]
+        if len(units) < 2 and self.num_groups < 2:
+            return Spread(math.nan, math.nan, math.nan)
         if np.isnan(units).any() or known.size < max(2.0, ENOUGH * drawn.size):
             return Spread(math.nan, math.nan, math.nan)
         scenes = float(known.var(ddof=1))

@@ -75,9 +75,10 @@ class _Reader:
         self, content: dict[str, Any], name: str, tuned_arms: Callable[[], tuple[Arm, ...]]
     ) -> Experiment:
         values = self.keys(content, Experiment, "", without={"name"}, required={"title", "arms", "metrics"})
+        self.text(values["title"], "title")
         worlds = {
             str(key): self.record(value, DifficultySettings, f"worlds.{key}")
-            for key, value in self.mapping(values.pop("worlds", {"default": {}}), "worlds").items()
+            for key, value in self.mapping(values.pop("worlds", None) or {"default": {}}, "worlds").items()
         }
         arms = values.pop("arms")
         plain = tuned_arms() if arms == TUNED else self.arms(arms)
@@ -132,6 +133,8 @@ class _Reader:
 
     def arm(self, content: Any, key: str) -> Arm:
         values = self.keys(content, Arm, key, without={"world"}, required={"name"})
+        self.text(values["name"], f"{key}.name")
+        self.text(values.get("text", ""), f"{key}.text")
         train = values.get("train")
         if train is not None:
             known = [item.name for item in fields(TrainConfig) if item.name not in NOT_OURS]
@@ -158,6 +161,7 @@ class _Reader:
 
     def claim(self, content: Any, key: str, arms: list[str], metrics: Mapping[str, tuple[str, ...]]) -> Claim:
         values = self.keys(content, Claim, key, required={"text", "better", "than", "metrics"})
+        self.text(values["text"], f"{key}.text")
         for name in ("than", "metrics"):
             given = values[name]
             values[name] = tuple(given) if isinstance(given, list) else (given,)
@@ -190,6 +194,7 @@ class _Reader:
 
     def relation(self, content: Any, key: str, metrics: Mapping[str, tuple[str, ...]]) -> Relation:
         found = Relation(**self.keys(content, Relation, key, required={"text", "x", "y"}))
+        self.text(found.text, f"{key}.text")
         named = [name for names in metrics.values() for name in names]
         for side in ("x", "y"):
             name = getattr(found, side)
@@ -215,6 +220,9 @@ class _Reader:
         for name, row in rows.items():
             if len(row) != len(columns):
                 self.refuse(f"paper.rows.{name}", f"{len(row)} numbers for {len(columns)} columns")
+            for number in row:
+                if number is not None:
+                    self.number(number, f"paper.rows.{name}")
         return Paper(columns, rows)
 
     def figure(self, content: Any, names: Sequence[str]) -> Figure:
@@ -256,6 +264,11 @@ class _Reader:
             return []
         if not isinstance(content, (list, tuple)):
             self.refuse(key, f"expected a list, found {content!r}")
+        return content
+
+    def text(self, content: Any, key: str) -> str:
+        if not isinstance(content, str):
+            self.refuse(key, f"expected a text, found {content!r}; put it into quotes")
         return content
 
     def texts(self, content: Any, key: str) -> tuple[str, ...]:

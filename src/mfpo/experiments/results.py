@@ -362,11 +362,15 @@ def _related(
 
 
 def _within(found: Estimate, metric: Metric) -> Estimate:
-    """The interval of a share, cut at 0 and 100: Student's knows no ends of a scale."""
+    """The interval of a share, cut at 0 and 100: Student's knows no ends of a scale.
+
+    A ratio that is no share, as LLaVA-Bench's of two scores, is cut at 0 only.
+    """
     parts = [terms for terms in (metric.numerator, metric.denominator) if not isinstance(terms, str)]
     if metric.scale != 100 or any(weight < 0 for terms in parts for weight in terms.values()):
         return found
-    low, high = np.clip([found.low, found.high], 0.0, 100.0).tolist()
+    highest = math.inf if metric.unbounded else 100.0
+    low, high = np.clip([found.low, found.high], 0.0, highest).tolist()
     return replace(found, low=low, high=high)
 
 

@@ -161,19 +161,21 @@ def naming(measuring: Measuring, subject: Subject) -> ScoreResult:
 
     Chance is 50%, but an exact mask keeps the outline, so the floor is what is left when it is erased.
     """
-    pairs = [naming_pair(index, measuring.split) for index in range(measuring.num_items or 500)]
+    world = world_of(subject.world)
+    pairs = [naming_pair(index, measuring.split, world) for index in range(measuring.num_items or 500)]
     conditions = distortions(measuring.noise_scopes, measuring.noise_steps)
     found = distortion(subject.load(), pairs, conditions, batch_size=measuring.batch_size, progress=False)
     found.settings["benchmark"] = "naming"
     return found
 
 
-def naming_pair(index: int, split: str = "validation") -> PreferencePair:
+def naming_pair(index: int, split: str = "validation", world: World | None = None) -> PreferencePair:
     """A scene: ``chosen`` names an object rightly, ``rejected`` plausibly but wrongly."""
-    scene = sample_scene(split, index)
+    world = world or World()
+    scene = sample_scene(split, index, world=world)
     rng = np.random.default_rng([index, 13])
-    kind, other = swap_candidate(scene, rng)
-    drawing = draw(scene)
+    kind, other = swap_candidate(scene, rng, world)
+    drawing = draw(scene, world.image_size)
     mask = drawing.masks[kind]
     colour = next(item.colour for item in scene.objects if item.kind == kind)
 

@@ -5,6 +5,7 @@ Each goes through the function behind the verb of the same name, so what runs he
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -210,8 +211,11 @@ class Measurement(Step):
         return {"measuring": self.measuring.decisive(), "stage": self.stage} | code(MEASURE_CODE)
 
     def done(self, folder: Path) -> bool:
-        """Score files are written as a whole."""
-        return self.scores(folder).is_file()
+        """Score files are written as a whole; tools that came since, such as NLTK's data, score again."""
+        if not self.scores(folder).is_file():
+            return False
+        tools, used = self.measuring.tools(), folder / TOOLS_FILE
+        return not tools or (used.is_file() and json.loads(used.read_text(encoding="utf-8")) == tools)
 
     def scores(self, folder: Path) -> Path:
         """The score file."""
@@ -227,8 +231,12 @@ class Measurement(Step):
         rows = None if self.rows is None else self.rows.dataset(place(self.rows))
         world = None if self.world is None else place(self.world)
         measure(self.measuring, str(model), folder, rows=rows, world=world)
+        if tools := self.measuring.tools():
+            write_json(folder / TOOLS_FILE, tools)
 
 
+TOOLS_FILE = "tools.json"
+"""What answers were scored with."""
 NUM_STAGES = 3
 """Easy, medium, hard."""
 STAGE_FILE = "stage.json"

@@ -19,9 +19,15 @@ from mfpo.experiments.tuned import load_tuned
 
 
 def choose(results: Results) -> dict[str, float]:
-    """Each arm's learning rate with the best criterion in the mean over seeds; of equals the lower one."""
+    """Each arm's learning rate with the best criterion in the mean over seeds; of equals the lower one.
+
+    None where nothing could be measured.
+    """
     experiment = results.experiment
-    (column,) = (column for column in results.columns if column.name == experiment.criterion)
+    columns = [column for column in results.columns if column.name == experiment.criterion]
+    if not columns:
+        return {}
+    (column,) = columns
     sign = -1.0 if column.metric.better == "lower" else 1.0
     best: dict[str, tuple[float, float]] = {}
     for arm in experiment.arms:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from mfpo.data.yaml_text import parse_yaml
 from mfpo.errors import UserError
-from mfpo.experiments.reading import load_text
+from mfpo.experiments.reading import load_text, read_yaml
 from mfpo.experiments.schema import Arm
 
 
@@ -45,7 +43,7 @@ def load_tuned(path: str | None = None) -> Tuned:
         text = resources.files("mfpo.experiments").joinpath("tuned.yaml").read_text(encoding="utf-8")
     else:
         text = load_text(Path(path))
-    content: Any = parse_yaml(text)
+    content = read_yaml(text, path or "tuned.yaml")
     try:
         rates = {str(name): float(rate) for name, rate in content["learning_rates"].items()}
         return Tuned(rates, float(content["fallback"]))

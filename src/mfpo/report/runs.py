@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import yaml
 from mfpo.data.files import read_jsonl
 from mfpo.difficulty.stages import LEVELS
 from mfpo.errors import UserError
-from mfpo.evaluation.results import ScoreResult
+from mfpo.evaluation.results import ScoreResult, by_benchmark, load_scores
 from mfpo.report.plots import RunLog
 
 _DISTRACTING = ("output_dir", "dry_run", "report_to", "plot_every", "resume_from_checkpoint", "push_to_hub")
@@ -33,8 +32,7 @@ class Run:
         path: The folder.
         config: ``config.yaml``; empty where there is none, as for a model that was not trained here.
         log: Lines of ``metrics.jsonl``; empty likewise.
-        scores: ``scores/*.json`` by the name of the benchmark or probe; by the name of the file where several
-            files are of the same one.
+        scores: ``scores/*.json``, named as in [`mfpo.evaluation.results.by_benchmark`].
     """
 
     label: str
@@ -62,7 +60,9 @@ def load_runs(folders: Sequence[str | Path], labels: Sequence[str] | None = None
     """
     paths = [Path(folder) for folder in folders]
     names = _labels(paths) if labels is None else list(labels)
-    return [_load(path, name) for path, name in zip(paths, names, strict=True)]
+    found = [_load(path, name) for path, name in zip(paths, names, strict=True)]
+    scores = by_benchmark([run.scores for run in found])
+    return [replace(run, scores=mine) for run, mine in zip(found, scores, strict=True)]
 
 
 def settings_table(runs: Sequence[Run]) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -94,14 +94,8 @@ def _load(path: Path, label: str) -> Run:
         path=path,
         config=_config(path / "config.yaml"),
         log=read_jsonl(log) if log.is_file() else [],
-        scores=_scores(path / "scores"),
+        scores=load_scores(path / "scores"),
     )
-
-
-def _scores(folder: Path) -> dict[str, ScoreResult]:
-    files = {file.stem: ScoreResult.load(file) for file in sorted(folder.glob("*.json"))}
-    times = Counter(result.name for result in files.values())
-    return {result.name if times[result.name] == 1 else stem: result for stem, result in files.items()}
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -118,7 +112,7 @@ def _labels(paths: Sequence[Path]) -> list[str]:
     """The folders' names, with as many of their parents' as it takes to tell them apart."""
     parts = [path.resolve().parts for path in paths]
     depth = 1
-    while depth < 4 and len({part[-depth:] for part in parts}) < len({*parts}):
+    while len({part[-depth:] for part in parts}) < len({*parts}):
         depth += 1
     return ["/".join(part[-depth:]) for part in parts]
 

@@ -111,6 +111,31 @@ def test_answers_with_ids_of_one_set(data_dir: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("ids", ["joint", "category", "both"])
+def test_answers_in_the_order_of_llavas_joint_file(data_dir: Path, ids: str) -> None:
+    """As `model_vqa_loader` writes them; LLaVA's script tells sets by number, not by place."""
+    rows = []
+    for first, split in enumerate(("adversarial", "random", "popular")):
+        for at, label in enumerate(LABELS[split].split(), start=1):
+            row = {"question_id": at if ids == "category" else first * 10_000_000 + at, "text": label}
+            row["prompt"] = (
+                f"Is there a {split} thing {at}?\nAnswer the question using a single word or phrase."
+            )
+            rows.append(row if ids == "joint" else {**row, "category": split})
+    path = data_dir / "answers.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    benchmark = PopeBenchmark(BenchmarkSettings(str(data_dir)))
+    answers = benchmark.read_answers(path)
+    assert len({answer.id for answer in answers}) == 10
+    truth = {item.id: item.truth for item in benchmark.load()}
+    assert all(answer.answer == truth[answer.id] for answer in answers)
+
+    rows[0]["prompt"] = "Is there a cat?"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match="this answers 'Is there a cat"):
+        benchmark.read_answers(path)
+
+
 def test_answers_of_generate_are_read(data_dir: Path) -> None:
     benchmark = PopeBenchmark(BenchmarkSettings(str(data_dir), num_samples=1))
     items = benchmark.load()
@@ -127,6 +152,8 @@ def test_answers_of_generate_are_read(data_dir: Path) -> None:
         ([{"answer": "Yes"}] * 11, "11 answers for 10 questions"),
         ([{"answer": "Yes", "question": "Is there a cat?"}] * 10, "this answers 'Is there a cat"),
         ([{"id": "random/9", "answer": "Yes"}], "no such question: 'random/9'"),
+        ([{"question_id": 30_000_001, "text": "Yes"}] * 10, "no such question"),
+        ([{"question_id": 10_000_005, "text": "Yes"}], "no such question"),
         ([{"id": "random/1", "answer": "Yes"}] * 2, "answered twice"),
         ([{"id": "random/1", "answer": True}], "must be text"),
         ([{"id": "random/1", "answer": "Yes"}], "9 of 10 items have no answer"),

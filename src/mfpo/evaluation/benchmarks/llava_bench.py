@@ -98,13 +98,22 @@ class Reference:
 def _metrics() -> dict[str, Metric]:
     found = {
         "all": Metric(
-            "model_score", "reference_score", better="higher", text="relative score of all questions"
+            "model_score",
+            "reference_score",
+            better="higher",
+            text="relative score of all questions",
+            unbounded=True,
         )
     }
     for category in CATEGORIES:
         text = f"relative score of the category {category}"
         found[category] = Metric(
-            "model_score", "reference_score", better="higher", text=text, kinds=(category,)
+            "model_score",
+            "reference_score",
+            better="higher",
+            text=text,
+            kinds=(category,),
+            unbounded=True,
         )
     found["parse_failures"] = Metric(
         "unparsed", "answers", scale=1, better="lower", text="share of reviews without two scores, 0 to 1"

@@ -16,7 +16,8 @@ Two files of the random set are in circulation: ``aoidragon`` with 3,000 questio
 2,910 that LLaVA-1.5 and those after it use.
 
 Answer files: the script's (JSON Lines, ``question`` and ``answer``, in the order of the questions), LLaVA's
-(``question_id`` and ``text`` of the joint file, or of one set), and ``mfpo generate``'s.
+(``question_id``, ``prompt`` and ``text`` of its joint file, in which the sets are numbered from 1, 10000001
+and 20000001, or of one set), those that say ``category`` and ``question_id``, and ``mfpo generate``'s.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 _Counts: TypeAlias = str | dict[str, float]
 
 SPLITS = ("random", "popular", "adversarial")
+_JOINT = ("adversarial", "random", "popular")
+_JOINT_STEP = 10_000_000
+"""The sets of LLaVA's joint file in its order, and what is added to the numbers of one more set."""
 _SOURCE = (
     "https://raw.githubusercontent.com/AoiDragon/POPE/08d957b917e5a378a2f99d35b6293c536a66298b/output/coco"
 )
@@ -198,7 +202,7 @@ class PopeBenchmark(Benchmark):
 
     def _check_question(self, row: Row, item: Item) -> None:
         """A row that repeats its question must repeat the right one; prompts may add to it."""
-        asked = row.record.get("question")
+        asked = row.record.get("question", row.record.get("prompt"))
         if isinstance(asked, str) and asked.strip() and item.question.strip() not in asked:
             raise UserError(
                 f"this answers {asked.strip()[:60]!r}, question {item.id} is {item.question!r}",
@@ -215,22 +219,34 @@ class PopeBenchmark(Benchmark):
                         f"no such question: {row.record['id']!r}", row.where, "is it of another --split?"
                     )
             return [row.text("id") for row in rows]
+        numbered = all(isinstance(row.record.get("question_id"), int) for row in rows)
+        if keys := self._numbered(rows) if numbered else None:
+            wrong = next((row for key, row in zip(keys, rows, strict=True) if key not in known), None)
+            if wrong is not None:
+                raise UserError(
+                    "no such question",
+                    wrong.where,
+                    "`question_id` counts from 1 in each set; right --variant?",
+                )
+            return keys
         for asked in (items, self.load()):
             if len(rows) == len(asked):
                 return [item.id for item in asked]
-        splits = self._splits()
-        categories = [row.record.get("category") for row in rows]
-        if all(category in splits for category in categories):
-            keys = [f"{c}/{row.integer('question_id')}" for c, row in zip(categories, rows, strict=True)]
-            wrong = next((row for key, row in zip(keys, rows, strict=True) if key not in known), None)
-            if wrong is None:
-                return keys
-            raise UserError("no such question", wrong.where, "`question_id` counts from 1 in each set")
         raise UserError(
             f"{len(rows)} answers for {len(items)} questions",
             where=str(path),
             fix="answers without ids must be as many as the questions, in order; --split NAME scores one set",
         )
+
+    def _numbered(self, rows: Sequence[Row]) -> list[str] | None:
+        """Ids by set and number; None if the rows don't say of which set they are."""
+        numbers = [row.integer("question_id") for row in rows]
+        sets = [row.record.get("category") for row in rows]
+        if not all(one in self._splits() for one in sets):
+            if max(numbers, default=0) <= _JOINT_STEP:
+                return None
+            sets = [dict(enumerate(_JOINT)).get(number // _JOINT_STEP, "") for number in numbers]
+        return [f"{one}/{number % _JOINT_STEP}" for one, number in zip(sets, numbers, strict=True)]
 
 
 def official_yes(answer: str) -> bool:

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -171,7 +172,8 @@ def _table(path: Path) -> list[dict[str, Any]]:
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     # Answers are long, and the module's own limit is 128 KiB a cell.
     csv.field_size_limit(1 << 27)
-    return list(csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if ending == ".tsv" else ","))
+    # Not `splitlines`, which also ends lines at characters that an answer may hold.
+    return list(csv.DictReader(StringIO(text, newline=""), delimiter="\t" if ending == ".tsv" else ","))
 
 
 def _matched(logged: Sequence[LoggedAnswer], items: Sequence[Item]) -> list[Prediction]:
