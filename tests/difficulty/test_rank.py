@@ -55,6 +55,23 @@ def test_files_beside_the_dataset(tiny_llava, dataset):
     assert torch.equal(again.scores.logps["chosen"], result.scores.logps["chosen"])
 
 
+def test_rows_that_cannot_be_read_are_told_with_a_reason(tiny_llava, tmp_path, vlm):
+    with DatasetWriter(tmp_path / "data") as writer:
+        for pair in make_pairs(3):
+            writer.write(pair)
+    config = RankConfig(dataset=str(tmp_path / "data"), model_name_or_path=str(tiny_llava), max_length=8)
+    with pytest.raises(UserError, match="none of the 3 rows can be used: "):
+        run(config)
+
+
+def test_rows_without_a_picture_to_swap_in_are_left_out(vlm, tmp_path):
+    with DatasetWriter(tmp_path / "data", rejected_images=True) as writer:
+        for at, pair in enumerate(make_pairs(4)):
+            writer.write(replace(pair, rejected_images=pair.images if at % 2 else ()))
+    result = rank(vlm, RankConfig(dataset=str(tmp_path / "data"), noise_scope="swap"), "float32")
+    assert result.scores.ids == [pair.id for pair in make_pairs(4)[1::2]] and result.skipped == 2
+
+
 def test_4_bit_weights_are_asked_for_as_in_training(tiny_llava, dataset):
     config = RankConfig(dataset=str(dataset), model_name_or_path=str(tiny_llava), load_in_4bit=True)
     with pytest.raises(UserError, match="4-bit weights need a CUDA GPU"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,17 +18,21 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FullStateDictConfig
 from transformers import TrainingArguments
+from transformers.training_args import ParallelMode
 
 from mfpo.data.files import save_config
 from mfpo.data.writer import DatasetWriter
 from mfpo.difficulty.config import RankConfig
 from mfpo.difficulty.rank import run as rank
+from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
-from mfpo.training.arguments import is_sharded, name_layers_to_shard
+from mfpo.records import assistant_message
+from mfpo.training.arguments import is_sharded, name_layers_to_shard, training_arguments
 from mfpo.training.config import TrainConfig
 from mfpo.training.train import run
-from preference_rows import make_pairs
+from preference_rows import make_pair, make_pairs
 from training.test_resume import equal, metrics
 
 TESTS = Path(__file__).parents[1]
@@ -78,6 +83,83 @@ def test_fsdp2_configuration(monkeypatch, tiny_llava, tmp_path):
     # Only then is what is saved a folder that from_pretrained opens.
     assert "FULL_STATE_DICT" in str(plugin.state_dict_type)
     assert is_sharded(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+
+
+@pytest.mark.parametrize("chosen", [None, "SHARDED_STATE_DICT"])
+def test_fsdp_saves_whole_models_whatever_the_launcher_says(monkeypatch, tmp_path, chosen):
+    """Of sharded state the parent writes no model at the end; sharded is what accelerate does by itself."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", chosen or "unset")
+    if chosen is None:
+        monkeypatch.delenv("FSDP_STATE_DICT_TYPE")
+    assert "SHARDED" in str(FullyShardedDataParallelPlugin().state_dict_type)
+    training_arguments(TrainConfig(output_dir=str(tmp_path)), "float32", torch.device("cpu"))
+    plugin = FullyShardedDataParallelPlugin()
+    assert "FULL_STATE_DICT" in str(plugin.state_dict_type)
+    assert isinstance(plugin.state_dict_config, FullStateDictConfig)
+
+
+def test_fsdp_of_the_training_arguments_saves_whole_models(tmp_path):
+    trainer = {"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}
+    config = TrainConfig(output_dir=str(tmp_path), trainer=trainer)
+    args = training_arguments(config, "float32", torch.device("cpu"))
+    plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+    assert "FULL_STATE_DICT" in str(plugin.state_dict_type)
+
+
+def test_without_fsdp_its_state_is_not_set(monkeypatch, tmp_path):
+    monkeypatch.delenv("FSDP_STATE_DICT_TYPE", raising=False)
+    args = training_arguments(TrainConfig(output_dir=str(tmp_path)), "float32", torch.device("cpu"))
+    assert args.fsdp_plugin_args is None and "FSDP_STATE_DICT_TYPE" not in os.environ
+
+
+def test_a_plain_command_takes_one_of_several_gpus(monkeypatch, tmp_path):
+    """On two the parent would cut batches by DataParallel, and count twice the rows a step."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = TrainConfig(output_dir=str(tmp_path), per_device_train_batch_size=3)
+    args = training_arguments(config, "float32", torch.device("cuda"))
+    assert args.n_gpu == 1 and args.parallel_mode == ParallelMode.NOT_PARALLEL
+    assert args.train_batch_size == 3
+
+
+def connected(monkeypatch, **settings) -> dict[str, Any]:
+    """What accelerate is told when a process of several asks for its device, and its environment then."""
+    told: dict[str, Any] = {}
+
+    class State:
+        device = torch.device("cpu")
+
+        def __init__(self, **kwargs):
+            told.update(kwargs, state_dict=os.environ.get("FSDP_STATE_DICT_TYPE"))
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", State)
+    monkeypatch.setattr("mfpo.training.train.open_dataset", lambda path: [])
+    monkeypatch.setattr("mfpo.training.train.load_vlm", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(TrainConfig(dataset="d", model_name_or_path="m", **settings))
+    return told
+
+
+def test_processes_wait_for_each_other_as_long_as_is_set(monkeypatch, tmp_path):
+    settings: dict[str, Any] = {"output_dir": str(tmp_path / "run")}
+    assert connected(monkeypatch, **settings)["timeout"] == timedelta(minutes=30)
+    settings["trainer"] = {"ddp_timeout": 7200}
+    assert connected(monkeypatch, **settings)["timeout"] == timedelta(hours=2)
+    settings["trainer"] = {"ddp_timeout": "soon"}
+    with pytest.raises(UserError, match=r"ddp_timeout.*must be a number of seconds, not 'soon'"):
+        run(TrainConfig(dataset="d", model_name_or_path="m", **settings))
+
+
+def test_whole_models_are_wanted_before_processes_are_connected(monkeypatch, tmp_path):
+    """The backend of the process group follows from it."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    assert connected(monkeypatch, output_dir=str(tmp_path / "run"))["state_dict"] == "FULL_STATE_DICT"
 
 
 def test_zero3_configuration(monkeypatch):
@@ -199,6 +281,52 @@ def test_two_processes_resume_to_the_same_bits(tiny_llava, tmp_path):
     two_processes("-m", "mfpo.cli", "train", "--config", str(tmp_path / "cut.yaml"))
     assert equal(tmp_path / "cut", tmp_path / "whole")
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+COUNTED = """
+import os, sys
+from mfpo.cli.main import main
+from mfpo.training.trainer import PreferenceTrainer
+
+training_step = PreferenceTrainer.training_step
+
+def spy(self, model, inputs, *args, **kwargs):
+    with open(sys.argv[1] + os.environ["RANK"], "a") as file:
+        file.write(f"{1 + len(inputs.get('more', ()))}\\n")
+    return training_step(self, model, inputs, *args, **kwargs)
+
+PreferenceTrainer.training_step = spy
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_processes_balance_batches_of_unlike_numbers_of_parts(tiny_llava, tmp_path):
+    """They exchange the margins as often as each other, or one would take gradients for margins."""
+    with DatasetWriter(tmp_path / "data") as writer:
+        for number in range(12):
+            words = "a red mug and a blue plate " * (1 + 3 * (number % 3))
+            writer.write(make_pair(number, chosen=assistant_message(words)))
+    config = TrainConfig(
+        dataset=str(tmp_path / "data"),
+        model_name_or_path=str(tiny_llava),
+        output_dir=str(tmp_path / "run"),
+        learning_rate=1e-3,
+        per_device_train_batch_size=3,
+        max_tokens=260,
+        num_train_epochs=2,
+        balance_modalities=True,
+        trainer={"disable_tqdm": True},
+    )
+    save_config(config, tmp_path / "config.yaml")
+    script = tmp_path / "counted.py"
+    script.write_text(COUNTED)
+    parts = tmp_path / "parts-"
+    two_processes(str(script), str(parts), "train", "--config", str(tmp_path / "config.yaml"))
+    first, second = ((tmp_path / f"parts-{rank}").read_text().split() for rank in (0, 1))
+    assert len(first) == len(second) == 4 and first != second
+    lines = metrics(tmp_path / "run")
+    assert any("balance/text_weight" in line for line in lines)
 
 
 @pytest.fixture

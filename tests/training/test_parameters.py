@@ -5,6 +5,7 @@ import pytest
 from mfpo.errors import UserError
 from mfpo.training.config import TrainConfig
 from mfpo.training.parameters import disable_dropout, lora_targets, parameter_counts, prepare_model
+from tiny_models import tiny_model
 
 
 def trained(model):
@@ -74,3 +75,13 @@ def test_user_mistakes(vlm):
         lora_targets(vlm.model, ["qproj"])
     with pytest.raises(UserError, match="language model only"):
         prepare_model(vlm.model, TrainConfig(use_lora=True, train_vision_tower=True), name="m")
+
+
+def test_a_projector_that_is_a_list_of_modules_is_trained_beside_an_adapter():
+    """Qwen3-VL has one for each level of the tower."""
+    model = tiny_model("qwen3_vl")
+    names = trained(
+        prepare_model(model, TrainConfig(use_lora=True, lora_r=2, train_projector=True), name="m")
+    )
+    for part in ("visual.merger.modules_to_save", "deepstack_merger_list.0.m", "deepstack_merger_list.1.m"):
+        assert any(part in name for name in names), part

@@ -123,6 +123,13 @@ def test_killed_while_rows_are_ranked(tiny_llava, config_in, tmp_path, monkeypat
     assert not list((tmp_path / "cut" / "reference").glob("*.parts"))
 
 
+def test_ranking_again_needs_checkpoints_that_can_be_gone_on_from(load, config_in, tmp_path):
+    config = config_in(rescore_between_stages=True, trainer={"save_only_model": True})
+    with pytest.raises(UserError, match=r"save_only_model=true.*lack optimizer and schedule"):
+        train(load(), PAIRS, config)
+    assert not list((tmp_path / "run").iterdir()), "it is told before the reference pass"
+
+
 def test_stages_that_are_left_keep_their_sizes():
     for count in range(3, 20):
         entropies = [float(number * 7 % count) for number in range(count)]

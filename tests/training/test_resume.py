@@ -23,7 +23,7 @@ from mfpo.models.load import load_vlm
 from mfpo.training import batching
 from mfpo.training import trainer as trainer_module
 from mfpo.training.batching import Turn
-from mfpo.training.checkpoints import SavedOrder, last_whole_checkpoint
+from mfpo.training.checkpoints import SavedOrder, can_go_on, last_whole_checkpoint
 from mfpo.training.config import TrainConfig
 from mfpo.training.train import run, train
 from mfpo.training.trainer import PreferenceTrainer
@@ -188,6 +188,7 @@ def test_a_loss_that_is_not_a_number_names_the_row(load, config_in, tmp_path, mo
         train(vlm, make_pairs(6), config)
     assert f"at step 4, rows {seen[3][1]}; the step was not taken" in error.value.what
     assert "checkpoint-3 goes on" in error.value.fix
+    assert "lower --learning_rate, or" in error.value.fix, "with another beta it would not go on"
     kept = load_vlm(str(tmp_path / "run" / "checkpoint-3"), device="cpu", dtype="float32").model.state_dict()
     now = vlm.model.state_dict()
     assert all(torch.equal(kept[name], now[name]) for name in kept)
@@ -197,8 +198,9 @@ def test_a_loss_that_is_not_a_number_names_the_row(load, config_in, tmp_path, mo
 def test_a_gradient_that_is_not_a_number_stops_too(load, config_in, monkeypatch):
     parent = trainer_module.AtomicCheckpoints
     monkeypatch.setattr(parent, "_clip_grad_norm", lambda self, model: torch.tensor(math.inf))
-    with pytest.raises(UserError, match="the gradient is not a finite number at step 1, rows 0000"):
+    with pytest.raises(UserError, match="the gradient is not a finite number at step 1, rows 0000") as error:
         train(load(), make_pairs(4), config_in(max_steps=2))
+    assert "--learning_rate or --beta" in error.value.fix and "--resume" not in error.value.fix
 
 
 def test_another_order_of_rows_is_refused(load, config_in):
@@ -216,13 +218,110 @@ def test_another_order_of_rows_is_refused(load, config_in):
         ({"beta": 0.2}, "beta was 0.1, is 0.2"),
         ({"balance_modalities": True}, "balance_modalities was False, is True"),
         ({"objective": "dpo"}, "objective was mfpo, is dpo"),
+        ({"per_device_train_batch_size": 1}, "per_device_train_batch_size was 2, is 1"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps was 1, is 2"),
     ],
 )
-def test_another_noise_or_loss_is_refused(load, config_in, change, says):
-    train(load(), make_pairs(6), config_in(max_steps=3, save_steps=2))
-    again = config_in(max_steps=3, resume_from_checkpoint="last", **change)
+def test_another_noise_or_loss_or_batch_is_refused(load, config_in, change, says):
+    # A number of epochs, so that the order of rows does not follow from the batch.
+    train(load(), make_pairs(6), config_in(save_steps=2))
+    again = config_in(resume_from_checkpoint="last", **change)
     with pytest.raises(UserError, match=says):
         train(load(), make_pairs(6), again)
+
+
+def test_another_number_of_processes_is_refused(load, config_in, tmp_path):
+    train(load(), make_pairs(6), config_in(save_steps=2))
+    path = tmp_path / "run" / "checkpoint-2" / "order.json"
+    order = json.loads(path.read_text())
+    assert order["settings"]["processes"] == 1
+    order["settings"]["processes"] = 4
+    path.write_text(json.dumps(order))
+    again = config_in(resume_from_checkpoint=str(path.parent))
+    with pytest.raises(UserError, match="processes was 4, is 1"):
+        train(load(), make_pairs(6), again)
+
+
+def test_checkpoints_that_do_not_record_their_batches_are_resumed(load, config_in, tmp_path):
+    train(load(), make_pairs(6), config_in(save_steps=2))
+    path = tmp_path / "run" / "checkpoint-2" / "order.json"
+    order = json.loads(path.read_text())
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "processes"):
+        del order["settings"][name]
+    path.write_text(json.dumps(order))
+    assert train(load(), make_pairs(6), config_in(resume_from_checkpoint=str(path.parent))).steps == 3
+
+
+def test_another_learning_rate_is_used_from_the_checkpoint_on(load, config_in, tmp_path, capsys):
+    """Its schedule is that of a training which had it from the start, and it is what changes the weights."""
+
+    def go(folder, rate, **changes):
+        settings = {"max_steps": 5, "warmup_ratio": 0.2, "output_dir": str(tmp_path / folder), **changes}
+        result = train(load(), make_pairs(6), config_in(learning_rate=rate, **settings))
+        return [line["learning_rate"] for line in result.history if "learning_rate" in line]
+
+    old, new = go("run", 1e-3, save_steps=2), go("whole", 4e-4)
+    first = str(tmp_path / "run" / "checkpoint-2")
+    capsys.readouterr()
+    changed = go("changed", 4e-4, save_steps=2, resume_from_checkpoint=first)
+    assert changed == old[:2] + new[2:] and old[2:] != new[2:]
+    assert "learning rate was 0.001, is 0.0004 from here on" in capsys.readouterr().out
+    assert go("same", 1e-3, resume_from_checkpoint=first) == old
+    assert "learning rate was" not in capsys.readouterr().out
+    assert equal(tmp_path / "same", tmp_path / "run") and not equal(tmp_path / "changed", tmp_path / "run")
+    # What is saved from then on has the new rate.
+    second = str(tmp_path / "changed" / "checkpoint-4")
+    assert go("again", 4e-4, resume_from_checkpoint=second) == changed
+    assert "learning rate was" not in capsys.readouterr().out
+    assert equal(tmp_path / "again", tmp_path / "changed")
+
+
+def test_groups_of_parameters_get_rates_of_their_own():
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    groups = [{"params": [weight], "lr": rate} for weight, rate in zip(weights, (1.0, 10.0), strict=True)]
+    optimizer = torch.optim.SGD(groups)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 4)
+    optimizer.step()
+    schedule.step()
+    trainer_module.change_rates(schedule, [2.0, 20.0])
+    assert [group["lr"] for group in optimizer.param_groups] == schedule.get_last_lr() == [1.5, 15.0]
+    optimizer.step()
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 10.0]
+    assert [group["initial_lr"] for group in optimizer.param_groups] == [2.0, 20.0]
+
+
+def test_weights_alone_are_not_resumed(load, config_in, tmp_path, monkeypatch):
+    """Optimizer and schedule would silently start again in the middle."""
+    settings = {"save_steps": 2, "trainer": {"save_only_model": True}}
+    with monkeypatch.context() as patch:
+        at_call(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped, match=r"saved \S*checkpoint-2$"):
+            train(load(), make_pairs(6), config_in(**settings))
+    for name in ("last", "auto", str(tmp_path / "run" / "checkpoint-2")):
+        with pytest.raises(UserError, match="no state of optimizer and schedule") as error:
+            train(load(), make_pairs(6), config_in(resume_from_checkpoint=name))
+        assert "start anew with --model_name_or_path" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        (["optimizer.pt", "scheduler.pt"], True),
+        (["optimizer.bin", "scheduler.pt"], True),
+        (["optimizer_0/shard", "scheduler.pt"], True),
+        (["global_step2/states", "latest"], True),
+        (["optimizer.pt"], False),
+        (["scheduler.pt"], False),
+        (["trainer_state.json"], False),
+    ],
+    ids=["plain", "fsdp", "fsdp sharded", "deepspeed", "no schedule", "no optimizer", "neither"],
+)
+def test_checkpoints_with_optimizer_and_schedule_can_be_resumed(tmp_path, files, whole):
+    for name in ["model.safetensors", *files]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert can_go_on(tmp_path) == whole
 
 
 def test_settings_that_are_spelt_out_are_the_same_settings(load, config_in):

@@ -9,7 +9,10 @@ import torch
 import yaml
 from transformers import TrainerCallback
 
-from mfpo.difficulty import store
+from mfpo.data.writer import DatasetWriter
+from mfpo.difficulty import scores, store
+from mfpo.difficulty.config import RankConfig
+from mfpo.difficulty.rank import run as rank
 from mfpo.difficulty.scores import ReferenceScores, autocast_context
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
@@ -109,6 +112,34 @@ def test_adapter_is_merged_before_it_is_trained_on(run, config_in, tmp_path):
     result = train(first, make_pairs(4), config_in(output_dir=str(tmp_path / "second"), max_steps=1))
     assert result.history[0]["loss"] == pytest.approx(3 * math.log(2), abs=1e-4)
     assert not (result.output_dir / "adapter_config.json").exists()
+
+
+def test_an_adapter_trained_on_an_adapter_opens_on_both(run, config_in, tmp_path):
+    run(use_lora=True, lora_r=4, max_steps=3, learning_rate=3e-2)
+    first = load_vlm(str(tmp_path / "run"), device="cpu", dtype="float32")
+    settings = {"output_dir": str(tmp_path / "second"), "learning_rate": 3e-2, "max_steps": 3}
+    result = train(first, make_pairs(4), config_in(use_lora=True, lora_r=4, **settings))
+    again = load_vlm(str(tmp_path / "second"), device="cpu", dtype="float32")
+    assert same(state(again.model), state(result.vlm.model))
+    assert again.tokenizer.chat_template == first.tokenizer.chat_template
+
+    (tmp_path / "second" / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(tmp_path / "second")})
+    )
+    with pytest.raises(UserError, match="the adapter stands on itself"):
+        load_vlm(str(tmp_path / "second"))
+
+
+def test_scores_of_an_adapter_are_found_by_a_training_on_it(run, config_in, tmp_path, monkeypatch):
+    run(use_lora=True, lora_r=4, max_steps=2, learning_rate=3e-2)
+    with DatasetWriter(tmp_path / "data") as writer:
+        for pair in make_pairs(6):
+            writer.write(pair)
+    names = {"dataset": str(tmp_path / "data"), "model_name_or_path": str(tmp_path / "run")}
+    rank(RankConfig(**names, precision="float32"))
+    monkeypatch.setattr(scores, "_score_rows", None)
+    settings = {"use_lora": True, "max_steps": 1, "stages": "easy_to_hard"}
+    assert train_command(config_in(**names, **settings, output_dir=str(tmp_path / "second"))).steps == 1
 
 
 @pytest.mark.parametrize("objective", ["dpo", "mfpo"])

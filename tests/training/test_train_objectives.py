@@ -12,6 +12,7 @@ from pathlib import Path
 import own_objectives
 import pytest
 import torch
+from accelerate import Accelerator
 
 from mfpo.difficulty.ragged import Ragged
 from mfpo.difficulty.scores import ReferenceScores
@@ -107,6 +108,8 @@ def test_switches(run, config_in):
     assert steps(result)[0]["loss"] == pytest.approx(3 * LOG2, abs=1e-4)
     assert make_loss(config_in(objective="simpo")).options.reference_free, "its own, though not given"
     assert make_loss(config_in(reference_free=True)).reference_detail == "none"
+    with pytest.raises(UserError, match=r"--eta 0.5: objective 'dpo' has no margin term"):
+        run(objective="dpo", eta=0.5)
     with pytest.raises(UserError, match="'ddpo' does not take it"):
         make_loss(config_in(objective="ddpo", length_normalization=True))
 
@@ -227,6 +230,35 @@ class TestBalance:
         ours, theirs = whole.vlm.model.state_dict(), resumed.vlm.model.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         assert steps(whole)[-1]["balance/image_weight"] == steps(resumed)[-1]["balance/image_weight"] != 1.0
+
+    def test_parts_of_a_batch_count_as_one(self, tiny_llava, config_in, tmp_path, monkeypatch):
+        """Processes may have other numbers of parts: each must exchange its margins once a batch."""
+        updates = []
+        update = ModalityBalance.update
+        monkeypatch.setattr(
+            ModalityBalance, "update", lambda self, *m: (updates.append(m), update(self, *m))[1]
+        )
+        calls = 0
+        reduce = Accelerator.reduce
+
+        def counting(self, *args, reduction="sum", **kwargs):
+            nonlocal calls
+            calls += reduction == "mean"
+            return reduce(self, *args, reduction=reduction, **kwargs)
+
+        monkeypatch.setattr(Accelerator, "reduce", counting)
+        found = []
+        for folder, limit in (("whole", None), ("parts", 260)):
+            vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+            settings = {"per_device_train_batch_size": 6, "num_train_epochs": 3, "learning_rate": 1e-2}
+            # Adam would blow up the rounding of gradients that are zero.
+            settings |= {"trainer": {"optim": "sgd"}, "max_tokens": limit, "balance_modalities": True}
+            updates.clear()
+            calls = 0
+            result = train(vlm, make_pairs(6), config_in(output_dir=str(tmp_path / folder), **settings))
+            assert calls == len(updates) == result.steps == 3
+            found.append([margin for margins in updates for margin in margins])
+        assert found[1] == pytest.approx(found[0], abs=1e-5) and max(map(abs, found[0])) > 1e-3
 
     @pytest.mark.parametrize(
         "changes", [{"objective": "dpo"}, {"image_weight": 0.0}, {"objective": "chip", "reference": "copy"}]

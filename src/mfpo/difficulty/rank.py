@@ -18,6 +18,7 @@ from mfpo.difficulty.scores import ReferenceScores, autocast_context, compute_sc
 from mfpo.difficulty.semantic import SemanticEntropies, SemanticSettings, semantic_entropies
 from mfpo.difficulty.store import FOLDER, find_scores, obtain_scores
 from mfpo.errors import UserError
+from mfpo.models.adapters import merged
 from mfpo.models.load import VLM, default_device, default_dtype, load_vlm, process_device
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows
@@ -74,6 +75,8 @@ def run(config: RankConfig) -> RankResult | None:
 def rank(vlm: VLM, config: RankConfig, precision: Precision) -> RankResult | None:
     """As [`run`], with a model that is already loaded in the given precision."""
     dataset = open_dataset(config.dataset)
+    # As before a training, which looks for the scores of exactly these weights.
+    vlm.model = merged(vlm.model)
     noise = NoiseOverride.of(config)
     rows = EncodedRows(
         dataset, RowEncoder(vlm.processor, max_length=config.max_length, noise=noise), cache_bytes=0

@@ -196,9 +196,9 @@ def processor_fingerprint(model_name_or_path: str, revision: str | None = None) 
     For a folder: 16 hex digits of the SHA-256 over the files of configuration, tokenizer, image processor and
     chat template, of the base model for an adapter. For a Hub name: the name and the revision.
     """
-    from mfpo.models.load import adapter_base
+    from mfpo.models.load import plain_model
 
-    name = adapter_base(model_name_or_path) or model_name_or_path
+    name = plain_model(model_name_or_path)
     folder = Path(name)
     if not folder.is_dir():
         return f"{name}@{revision or 'main'}"

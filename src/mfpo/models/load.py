@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mfpo.errors import UserError, nearest
-from mfpo.models.adapters import quiet_peft
+from mfpo.models.adapters import merged, quiet_peft
 from mfpo.models.hub import require_reachable
 from mfpo.models.quantize import four_bit
 
@@ -62,13 +63,18 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def process_device() -> torch.device:
-    """The device of this process: its own GPU where `torchrun` or `accelerate launch` started several."""
+def process_device(timeout: timedelta = timedelta(minutes=30)) -> torch.device:
+    """The device of this process: its own GPU where `torchrun` or `accelerate launch` started several.
+
+    Args:
+        timeout: How long they wait for each other from here on; torch's own ten minutes are less than one of
+            them may need for rows of its own.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return default_device()
     from accelerate import PartialState
 
-    device: torch.device = PartialState().device
+    device: torch.device = PartialState(timeout=timeout).device
     return device
 
 
@@ -102,7 +108,7 @@ def load_processor(
     Raises:
         UserError: Nothing can be opened under that name.
     """
-    base = adapter_base(model_name_or_path) or model_name_or_path
+    base = plain_model(model_name_or_path)
     _check_path(base, revision)
     try:
         return AutoProcessor.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
@@ -122,7 +128,8 @@ def load_vlm(
 ) -> VLM:
     """Load a model and its processor, in evaluation mode.
 
-    A folder that holds a PEFT adapter (``adapter_config.json``) is opened on top of the base model it names.
+    A folder that holds a PEFT adapter (``adapter_config.json``) is opened on top of the base model it names;
+    where that is an adapter too, it is merged first, as it was before the outer one was trained.
 
     Args:
         model_name_or_path: Checkpoint folder, adapter folder or Hub name.
@@ -139,42 +146,53 @@ def load_vlm(
         UserError: Nothing can be opened under that name, it cannot be held in 4 bits here, or there is no
             such attention kernel.
     """
-    base = adapter_base(model_name_or_path)
-    _check_path(base or model_name_or_path, revision)
+    _check_path(plain_model(model_name_or_path), revision)
     target = torch.device(device) if device is not None else default_device()
     if dtype == "checkpoint":
         dtype = "auto"
     elif isinstance(dtype, str):
         dtype = default_dtype(target) if dtype == "auto" else named_dtype(dtype)
-    quantised: dict[str, Any] = {}
+    settings: dict[str, Any] = {
+        "dtype": dtype,
+        "revision": revision,
+        "attn_implementation": attn_implementation,
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+    }
     if load_in_4bit:
-        quantised = {"quantization_config": four_bit(target), "device_map": {"": target}}
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            base or model_name_or_path,
-            dtype=dtype,
-            revision=revision,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            **quantised,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        if attn_implementation is not None and "attention" in str(error).lower():
-            raise _no_kernel(attn_implementation, error) from error
-        raise _not_loadable(base or model_name_or_path, error) from error
-    if base is not None:
-        from peft import PeftModel
-
-        try:
-            with quiet_peft():
-                model = PeftModel.from_pretrained(model, model_name_or_path)
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise _not_loadable(model_name_or_path, error) from error
+        settings |= {"quantization_config": four_bit(target), "device_map": {"": target}}
+    model = _open(model_name_or_path, settings)
     processor = load_processor(model_name_or_path, revision=revision, trust_remote_code=trust_remote_code)
     if not load_in_4bit:
         model = model.to(target)
     return VLM(model=model.eval(), processor=processor, name=model_name_or_path)
+
+
+def _open(model_name_or_path: str, settings: dict[str, Any]) -> Any:
+    """A checkpoint, or an adapter on the model that it was trained on.
+
+    Args:
+        model_name_or_path: Checkpoint folder, adapter folder or Hub name.
+        settings: For ``from_pretrained`` of the plain model.
+    """
+    base = adapter_base(model_name_or_path)
+    if base is None:
+        try:
+            return AutoModelForImageTextToText.from_pretrained(model_name_or_path, **settings)
+        except (OSError, ValueError, ImportError) as error:
+            kernel = settings["attn_implementation"]
+            if kernel is not None and "attention" in str(error).lower():
+                raise _no_kernel(kernel, error) from error
+            raise _not_loadable(model_name_or_path, error) from error
+    # By itself transformers would leave an adapter of the base in the place where the outer one goes.
+    model = merged(_open(base, settings))
+    from peft import PeftModel
+
+    try:
+        with quiet_peft():
+            return PeftModel.from_pretrained(model, model_name_or_path)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise _not_loadable(model_name_or_path, error) from error
 
 
 def _check_path(model_name_or_path: str, revision: str | None) -> None:
@@ -195,6 +213,24 @@ def _check_path(model_name_or_path: str, revision: str | None) -> None:
         require_reachable(model_name_or_path, revision)
     except ConnectionError as error:
         raise _not_loadable(model_name_or_path, error) from None
+
+
+def plain_model(model_name_or_path: str) -> str:
+    """The checkpoint at the bottom: what is named, or what its adapter and the adapters below stand on.
+
+    Raises:
+        UserError: An adapter does not say what it stands on, or stands on itself.
+    """
+    names = [model_name_or_path]
+    while (base := adapter_base(names[-1])) is not None:
+        if base in names:
+            raise UserError(
+                "the adapter stands on itself",
+                where=str(Path(names[-1]) / "adapter_config.json"),
+                fix="name its base model there, as base_model_name_or_path",
+            )
+        names.append(base)
+    return names[-1]
 
 
 def adapter_base(model_name_or_path: str) -> str | None:

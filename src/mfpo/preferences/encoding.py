@@ -250,7 +250,9 @@ class RowEncoder:
         noise = self.noise.apply(pair.noise)
         if noise.image >= len(images):
             raise RowError("image-count", f"image {noise.image} is to be perturbed, of {len(images)}")
-        swapped = noise.scope == "swap" and pair.rejected_images
+        swapped = noise.scope == "swap"
+        if swapped and not pair.rejected_images:
+            raise RowError("missing-rejected-image", "scope swap needs a column rejected_images")
         stored = open_image(stored_rejected(pair)) if swapped else None
         image_processor: Any = self.processor.image_processor
         clean = pixels if len(images) == 1 else None

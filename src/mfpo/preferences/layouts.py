@@ -20,6 +20,8 @@ from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
 
 CHECKED_ROWS = 2
 """Rows that the layouts are compared on."""
+TRIED_ROWS = 100
+"""Rows among which they are looked for."""
 FLOAT32_TOLERANCE = 1e-4
 """Nats by which a token's log-probability may differ in float32."""
 NOISE_FACTORS = (1.5, 2.0)
@@ -67,7 +69,11 @@ def choose_layout(
     allow_recompiling(model)
     if setting == "off":
         return LayoutChoice(PLAIN, "plain sequences, as set")
-    check = LayoutCheck(model, _first_rows(rows), sequences, rows.encoder.pad_token_id, autocast)
+    first = _first_rows(rows)
+    if not first:
+        # Whoever asked finds that out as well, with the reason of every row.
+        return LayoutChoice(PLAIN, "plain sequences, because the first rows cannot be read")
+    check = LayoutCheck(model, first, sequences, rows.encoder.pad_token_id, autocast)
     chunked = not changes_logits(model)
     problem = check.problem(Layout(shared=True, chunked=chunked))
     if problem is None:
@@ -83,7 +89,7 @@ def choose_layout(
 
 def _first_rows(rows: EncodedRows) -> list[EncodedRow]:
     found: list[EncodedRow] = []
-    for index in range(len(rows)):
+    for index in range(min(len(rows), TRIED_ROWS)):
         try:
             found.append(rows[index])
         except RowError:
@@ -164,8 +170,6 @@ class LayoutCheck:
 
     def problem(self, layout: Layout) -> str | None:
         """Why the layout must not be used, None if it may."""
-        if not self.rows:
-            return "no row can be read"
         try:
             mean, largest = self.differences(layout)
         except (ValueError, TypeError, RuntimeError, KeyError, NotImplementedError) as error:

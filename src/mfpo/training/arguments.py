@@ -15,16 +15,18 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from mfpo.difficulty.config import Precision
 from mfpo.errors import UserError, nearest
-from mfpo.training.checkpoints import last_whole_checkpoint
+from mfpo.training.checkpoints import can_go_on, last_whole_checkpoint
 from mfpo.training.config import TrainConfig
 
 _PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
 FULL_LEARNING_RATE, LORA_LEARNING_RATE = 5e-7, 1e-5
 """Defaults, for models of about 7 billion parameters."""
+WHOLE = "FULL_STATE_DICT"
+"""FSDP's state of which ``from_pretrained`` opens a folder."""
 
 
 def training_arguments(config: TrainConfig, precision: Precision, device: torch.device) -> TrainingArguments:
-    """The arguments of a training whose turns are one epoch.
+    """The arguments of a training whose turns are one epoch, on one GPU a process.
 
     Args:
         config: The settings; what ``trainer`` holds comes last and wins.
@@ -76,10 +78,17 @@ def training_arguments(config: TrainConfig, precision: Precision, device: torch.
         "remove_unused_columns": False,
         "push_to_hub": config.push_to_hub,
     }
+    save_whole_models()
     try:
-        return TrainingArguments(**{**settings, **config.trainer})
+        args = TrainingArguments(**{**settings, **config.trainer})
     except (ValueError, TypeError) as error:
         raise UserError(f"training arguments are not valid: {error}", where="--config or flags") from None
+    if args.fsdp_plugin_args is not None:
+        args.fsdp_plugin_args["state_dict_type"] = WHOLE
+    # Without a launcher the parent would put the model on every GPU by DataParallel, which cannot divide our
+    # batches. It has counted them when it looked for the device, and does not count again.
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
 
 
 def reporters(names: str) -> list[str] | str:
@@ -118,8 +127,21 @@ def is_all_warmup(args: TrainingArguments, steps: int) -> bool:
 
 def is_sharded(args: TrainingArguments) -> bool:
     """Whether FSDP or DeepSpeed will spread the parameters, by our settings or by `accelerate launch`."""
-    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
-    return bool(args.fsdp or args.deepspeed or args.deepspeed_plugin or launched)
+    return bool(args.fsdp or args.deepspeed or args.deepspeed_plugin or _launched_with_fsdp())
+
+
+def _launched_with_fsdp() -> bool:
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+
+
+def save_whole_models() -> None:
+    """Have FSDP write whole models and optimizers, where accelerate was launched with it.
+
+    The parent writes no model at all where state is sharded, which is accelerate's default. The process group
+    that accelerate makes follows from this setting too, so it is called before the first device is asked for.
+    """
+    if _launched_with_fsdp():
+        os.environ["FSDP_STATE_DICT_TYPE"] = WHOLE
 
 
 def layers_to_shard(model: nn.Module) -> list[str]:
@@ -134,7 +156,7 @@ def layers_to_shard(model: nn.Module) -> list[str]:
 
 def name_layers_to_shard(model: nn.Module) -> None:
     """Tell accelerate which layers FSDP shards, where it was launched with FSDP and the user did not."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
+    if _launched_with_fsdp():
         os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", ",".join(layers_to_shard(model)))
 
 
@@ -142,8 +164,8 @@ def checkpoint_to_resume(config: TrainConfig) -> str | None:
     """The checkpoint folder that training goes on from, None to start at the beginning.
 
     Raises:
-        UserError: The folder does not exist, or `last` finds none, or a new training would leave its
-            checkpoints among those of another.
+        UserError: The folder does not exist or holds weights alone, or `last` finds none, or a new training
+            would leave its checkpoints among those of another.
     """
     if config.resume_from_checkpoint is None:
         left = last_whole_checkpoint(config.output_dir)
@@ -164,5 +186,12 @@ def checkpoint_to_resume(config: TrainConfig) -> str | None:
             "there is no checkpoint to resume from",
             where=f"--resume_from_checkpoint {config.resume_from_checkpoint}",
             fix="checkpoints are written every --save_steps steps as output_dir/checkpoint-STEP",
+        )
+    if not can_go_on(found):
+        raise UserError(
+            "the checkpoint holds no state of optimizer and schedule, which would start again in the middle",
+            where=f"--resume_from_checkpoint {found}",
+            fix="start anew with --model_name_or_path set to the checkpoint and another --output_dir;"
+            " checkpoints of a training with --trainer save_only_model=true cannot be resumed",
         )
     return found

@@ -68,12 +68,13 @@ class AtomicCheckpoints(Trainer):
 
 @dataclass(frozen=True, slots=True)
 class SavedOrder:
-    """What a checkpoint was trained on and by: order of rows, noise, loss, and whether it is balanced.
+    """What a checkpoint was trained on and by: order of rows, noise, loss, balance, batches and processes.
 
     Attributes:
         planned: SHA-256 of the order that was planned before the first step.
         turns: Id and stage of every turn, where the order was changed since; else None.
-        settings: Settings of noise and loss, and `balance_modalities`, by name; JSON values.
+        settings: Settings of noise and loss, `balance_modalities`, batch size, accumulation and number of
+            processes, by name; JSON values. Checkpoints of earlier versions lack some.
     """
 
     planned: str
@@ -104,7 +105,7 @@ class SavedOrder:
 
         Raises:
             UserError: The rows, their difficulty or a setting that orders them has changed, or a setting of
-                noise or loss has.
+                noise, loss or batches has, or the number of processes.
         """
         changed = [
             f"{name} was {before}, is {now.settings[name]}"
@@ -132,6 +133,18 @@ def order_digest(turns: Sequence[Turn], ids: Sequence[str]) -> str:
     for turn in turns:
         digest.update(f"{ids[turn.row]}:{turn.stage}\n".encode())
     return digest.hexdigest()
+
+
+def can_go_on(checkpoint: str | Path) -> bool:
+    """Whether a checkpoint holds optimizer and schedule; with ``save_only_model`` it has weights alone.
+
+    The parent passes over what it does not find. FSDP and DeepSpeed store optimizers under other names, and
+    DeepSpeed its schedule with them.
+    """
+    folder = Path(checkpoint)
+    if any(folder.glob("global_step*")):
+        return True
+    return any(folder.glob("*optimizer*")) and (folder / "scheduler.pt").is_file()
 
 
 def last_whole_checkpoint(output_dir: str | Path) -> str | None:

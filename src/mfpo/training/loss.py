@@ -35,6 +35,12 @@ def make_loss(config: TrainConfig) -> Loss:
     beta = objective.beta if config.beta is None else config.beta
     if beta <= 0:
         raise UserError("beta must be above 0", where=f"--beta {config.beta}")
+    if config.eta and not weights.margin and ":" not in config.objective:
+        raise UserError(
+            f"objective {objective.name!r} has no margin term",
+            where=f"--eta {config.eta:g}",
+            fix="leave it out, or choose an objective with one and --margin_weight above 0",
+        )
     if config.balance_modalities and not (weights.text and weights.image and "text_loss" in objective.takes):
         raise UserError(
             f"objective {objective.name!r} has no text and image term to balance",

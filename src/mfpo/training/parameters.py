@@ -84,9 +84,12 @@ def lora_targets(model: nn.Module, names: list[str] | None) -> list[str]:
 def _add_adapter(model: PreTrainedModel, config: TrainConfig, name: str) -> PreTrainedModel:
     from peft import LoraConfig, get_peft_model
 
-    projector = [
-        module for module, _ in model.named_modules() if module.rpartition(".")[2] in PROJECTOR_NAMES
-    ]
+    projector = []
+    for path, module in model.named_modules():
+        if path.rpartition(".")[2] in PROJECTOR_NAMES:
+            # peft keeps no copy of a list of modules, only of each of them.
+            inner = isinstance(module, nn.ModuleList)
+            projector += [f"{path}.{at}" for at in range(len(module))] if inner else [path]
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,

@@ -17,6 +17,7 @@ from mfpo.difficulty.semantic import SemanticEntropies
 from mfpo.difficulty.stages import plan_stages
 from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
+from mfpo.models.adapters import merged
 from mfpo.models.load import VLM, default_dtype
 from mfpo.models.logprobs import Layout
 from mfpo.models.vision import ImageEncoder, unwrap
@@ -93,8 +94,7 @@ def set_up(
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
     notes = [*regions_missing(encoded), *check_template(encoder, rows[lengths.by_length[0]])]
-    if hasattr(vlm.model, "merge_and_unload"):
-        vlm.model = vlm.model.merge_and_unload()
+    vlm.model = merged(vlm.model)
     precision = precision_of(vlm, config)
     name_layers_to_shard(vlm.model)
     args = training_arguments(config, precision, vlm.device)
@@ -223,6 +223,12 @@ def _check_sharding(config: TrainConfig, args: TrainingArguments) -> None:
             "a model sharded by FSDP or DeepSpeed cannot be ranked with in the middle of a training",
             where="--rescore_between_stages",
             fix="train with DDP, or rank once before the training",
+        )
+    if config.rescore_between_stages and args.save_only_model:
+        raise UserError(
+            "after the ranking training goes on from a checkpoint, which would lack optimizer and schedule",
+            where="--trainer save_only_model=true",
+            fix="leave it out, or rank once before the training",
         )
     if config.max_tokens is not None and is_sharded(args):
         raise UserError(

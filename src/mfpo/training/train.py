@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import open_dataset
@@ -19,7 +20,7 @@ from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, load_vlm, process_device
 from mfpo.models.logprobs import Layout
 from mfpo.preferences.encoding import NoiseOverride, Rows
-from mfpo.training.arguments import checkpoint_to_resume, reporters
+from mfpo.training.arguments import checkpoint_to_resume, reporters, save_whole_models
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.loss import make_loss
 from mfpo.training.setup import set_up, wants_bf16
@@ -66,7 +67,8 @@ def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Train
     reporters(config.report_to)
     check_writable(config.output_dir, keep=False)
     rows = open_dataset(config.dataset)
-    device = process_device()
+    save_whole_models()
+    device = process_device(_timeout(config))
     half = config.use_lora and (config.load_in_4bit or wants_bf16(config, device))
     vlm = load_vlm(
         config.model_name_or_path,
@@ -137,6 +139,14 @@ def train(
     history, steps = trainer.state.log_history, trainer.state.global_step
     layout = trainer.data_collator.layout
     return TrainResult(output_dir, trained, history, steps, num_rows, skips, seconds, layout)
+
+
+def _timeout(config: TrainConfig) -> timedelta:
+    """How long processes wait for each other; the parent would set it when they are long connected."""
+    seconds = config.trainer.get("ddp_timeout", TrainingArguments.ddp_timeout)
+    if not isinstance(seconds, int | float) or seconds <= 0:
+        raise UserError(f"must be a number of seconds, not {seconds!r}", where="trainer: ddp_timeout")
+    return timedelta(seconds=seconds)
 
 
 def _check_ranges(config: TrainConfig) -> None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, TrainerCallback
 
 from mfpo.data.files import write_json
 from mfpo.errors import Skip
+from mfpo.models.adapters import quiet_peft
 from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
 from mfpo.training.arguments import is_all_warmup
@@ -37,6 +39,20 @@ class ModelCard(TrainerCallback):
     def write_card(self, folder: Path) -> None:
         """Write it into the run's folder, which holds settings and metrics."""
         raise NotImplementedError
+
+
+def change_rates(scheduler: LambdaLR, rates: Sequence[float]) -> None:
+    """Give a schedule that is under way other base rates; what its steps did to them stays.
+
+    Args:
+        scheduler: The schedule, at any step.
+        rates: Base rate of each group of parameters.
+    """
+    shares = [share(scheduler.last_epoch) for share in scheduler.lr_lambdas]
+    now = [rate * share for rate, share in zip(rates, shares, strict=True)]
+    scheduler.base_lrs, scheduler._last_lr = list(rates), list(now)
+    for group, base, rate in zip(scheduler.optimizer.param_groups, rates, now, strict=True):
+        group["initial_lr"], group["lr"] = base, rate
 
 
 class PreferenceTrainer(AtomicCheckpoints):
@@ -89,9 +105,13 @@ class PreferenceTrainer(AtomicCheckpoints):
         self.skips: list[Skip] = []
         settings = {"noise": asdict(turns.rows.encoder.noise), **loss.describe()}
         settings["balance_modalities"] = balance is not None
+        settings["per_device_train_batch_size"] = args.per_device_train_batch_size
+        settings["gradient_accumulation_steps"] = args.gradient_accumulation_steps
+        settings["processes"] = args.world_size
         self.order = SavedOrder(order_digest(turns.turns, turns.rows.ids), settings=settings)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._margins: list[tuple[Tensor, Tensor]] = []
 
     def evaluate_batch(self, model: nn.Module, batch: TrainingBatch) -> tuple[ObjectiveOutput, SequenceLogps]:
         """Loss of a batch and the policy's log-probabilities, in the precision of training."""
@@ -115,11 +135,14 @@ class PreferenceTrainer(AtomicCheckpoints):
         batches = [inputs["batch"], *inputs.get("more", ())]
         total = sum(len(batch.ids) for batch in batches)
         losses = []
+        self._margins = []
         for number, batch in enumerate(batches, start=1):
             last = number == len(batches)
             with nullcontext() if last else self.accelerator.no_sync(model):
                 part = {"batch": batch, "share": len(batch.ids) / total}
                 losses.append(super().training_step(model, part, num_items_in_batch))
+        if self._margins:
+            self._update_balance()
         return torch.stack(losses).sum()
 
     def compute_loss(
@@ -130,7 +153,7 @@ class PreferenceTrainer(AtomicCheckpoints):
         output, policy = self.evaluate_batch(model, batch)
         metrics = batch_metrics(output, policy) | {"stage": batch.stages, "loss": output.loss}
         if self.balance is not None and output.rewards is not None:
-            metrics |= self._balance(output.rewards)
+            metrics |= self._note_margins(output.rewards)
         self._record(metrics)
         self._record({"padding": torch.tensor([batch.responses.padding], device=output.loss.device)})
         self.watch.saw(batch.ids, output.loss)
@@ -155,6 +178,20 @@ class PreferenceTrainer(AtomicCheckpoints):
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        with quiet_peft():
+            super()._save(output_dir, state_dict)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As the parent does, but with the learning rate that is set now, where it is another."""
+        scheduler = self.lr_scheduler
+        rates = [float(rate) for rate in scheduler.base_lrs] if isinstance(scheduler, LambdaLR) else []
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if isinstance(scheduler, LambdaLR) and scheduler.base_lrs != rates:
+            if self.is_world_process_zero():
+                print(f"learning rate was {scheduler.base_lrs[0]:g}, is {rates[0]:g} from here on")
+            change_rates(scheduler, rates)
+
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
@@ -175,7 +212,7 @@ class PreferenceTrainer(AtomicCheckpoints):
         """Go on with the order of rows, the sums and the balance of a checkpoint.
 
         Raises:
-            UserError: The checkpoint belongs to other rows, noise or loss.
+            UserError: The checkpoint belongs to other rows, noise, loss or batches.
         """
         order = SavedOrder.load(checkpoint)
         if order is not None:
@@ -242,19 +279,27 @@ class PreferenceTrainer(AtomicCheckpoints):
         if not self.write_card():
             super().create_model_card(*args, **kwargs)
 
-    def _balance(self, rewards: BySequence) -> dict[str, Tensor]:
-        """Let the balance take in a batch; the weights that the batch was trained with."""
+    def _note_margins(self, rewards: BySequence) -> dict[str, Tensor]:
+        """Keep the margins of a batch for the balance; the weights that the batch was trained with."""
         assert self.balance is not None and rewards.rejected is not None
         assert rewards.image_rejected is not None
         text, image = self.balance.factors()
-        margins = torch.stack(
-            [(rewards.chosen - other).mean() for other in (rewards.rejected, rewards.image_rejected)]
-        )
-        self.balance.update(*self.accelerator.reduce(margins.float(), reduction="mean").tolist())
+        chosen = rewards.chosen.detach()
+        self._margins.append((chosen - rewards.rejected.detach(), chosen - rewards.image_rejected.detach()))
         return {
             "balance/text_weight": torch.full_like(rewards.chosen, self.loss.weights.text * text),
             "balance/image_weight": torch.full_like(rewards.chosen, self.loss.weights.image * image),
         }
+
+    def _update_balance(self) -> None:
+        """Let the balance take in the margins of all parts of a batch.
+
+        Processes may have cut their batches into different numbers of parts, so they exchange one mean each.
+        """
+        assert self.balance is not None
+        margins = torch.stack([torch.cat(parts).mean() for parts in zip(*self._margins, strict=True)])
+        self._margins = []
+        self.balance.update(*self.accelerator.reduce(margins.float(), reduction="mean").tolist())
 
     def _make_progress_readable(self) -> None:
         """Metrics as a line for people, in place of the parent's dictionaries."""

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from mfpo.errors import Stopped, UserError
-from mfpo.training.checkpoints import last_whole_checkpoint
+from mfpo.training.checkpoints import can_go_on, last_whole_checkpoint
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -115,18 +115,24 @@ class StepWatch(TrainerCallback):
             message += "nothing was saved, as --save_steps is 0"
         else:
             checkpoint = last_whole_checkpoint(str(args.output_dir))
-            message += f"saved {checkpoint}; the same command with --resume_from_checkpoint last goes on"
+            message += f"saved {checkpoint}"
+            if checkpoint is not None and can_go_on(checkpoint):
+                message += "; the same command with --resume_from_checkpoint last goes on"
         raise Stopped(message, 128 + number)
 
 
 def _not_finite(bad: list[str], ids: list[str], step: int, output_dir: str) -> UserError:
     checkpoint = last_whole_checkpoint(output_dir)
-    kept = f"; --resume_from_checkpoint {checkpoint} goes on from the last good weights" if checkpoint else ""
+    # A lower beta is another loss, with which no checkpoint is gone on from.
+    lower, kept = "--learning_rate or --beta", ""
+    if checkpoint is not None and can_go_on(checkpoint):
+        lower = "--learning_rate"
+        kept = f"; --resume_from_checkpoint {checkpoint} goes on from the last good weights"
     what, rows = ("loss", bad) if bad else ("gradient", ids)
     more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
     shown = ", ".join(rows[:SHOWN_ROWS]) + more
     return UserError(
         f"the {what} is not a finite number at step {step}, rows {shown}; the step was not taken",
         where=output_dir,
-        fix=f"look at these rows (`mfpo browse`), lower --learning_rate or --beta, or train in float32{kept}",
+        fix=f"look at these rows (`mfpo browse`), lower {lower}, or train in float32{kept}",
     )

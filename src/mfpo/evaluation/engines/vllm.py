@@ -54,6 +54,12 @@ class VllmEngine:
             ) from None
         name = config.model_name_or_path
         base = adapter_base(name)
+        if base is not None and adapter_base(base) is not None:
+            raise UserError(
+                f"vLLM takes one adapter, and this one stands on another, {base}",
+                where=name,
+                fix="mfpo export makes a plain checkpoint of both",
+            )
         lora = {} if base is None else {"enable_lora": True, "max_lora_rank": _room_for(name)}
         llm = vllm.LLM(
             model=base or name,
