@@ -26,7 +26,7 @@ from PIL import Image
 import toy_benchmark
 from chat_server import ChatBackend, chat_server
 from mfpo.errors import UserError
-from mfpo.evaluation import score
+from mfpo.evaluation import answers, score
 from mfpo.evaluation.answers import read_answers, run_generate, skips_path
 from mfpo.evaluation.benchmarks.base import BenchmarkSettings
 from mfpo.evaluation.config import GenerateConfig
@@ -257,6 +257,36 @@ def test_a_server_gets_the_picture_and_the_settings(backend: ChatBackend, remote
     run_generate(replace(remote, overwrite=True, num_samples=1))
     assert backend.requests[-1]["temperature"] == 0
     assert not {"seed", "top_p"} & backend.requests[-1].keys()
+
+
+def test_who_answered_is_known_however_the_run_ends(
+    backend: ChatBackend, remote: GenerateConfig, monkeypatch
+) -> None:
+    append, calls = answers.append_jsonl, []
+
+    def interrupted(*args: object) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        append(*args)
+
+    monkeypatch.setattr(answers, "append_jsonl", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_generate(remote)
+    assert answers_of(remote) and "gpt-toy-2024" in provenance_path(remote.output_file).read_text()
+
+
+def test_several_processes_do_not_each_start_vllm(local: GenerateConfig, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="vLLM starts its processes itself"):
+        run_generate(replace(local, engine="vllm"))
+
+
+def test_answer_files_have_settings_and_skips_of_their_own() -> None:
+    for path in (provenance_path, skips_path):
+        assert path("run/amber.llava-1.5") != path("run/amber.llava-1.6")
+    assert provenance_path("run/amber.jsonl") == Path("run/amber.yaml")
+    assert skips_path("run/amber.jsonl") == Path("run/amber.skipped.jsonl")
 
 
 def test_faults_of_a_server_pass_and_failures_are_asked_again(

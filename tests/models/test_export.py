@@ -66,8 +66,13 @@ def test_mistakes(tiny_llava, tmp_path):
     with pytest.raises(UserError, match="no adapter"):
         run(ExportConfig(str(tiny_llava), str(tmp_path / "out")))
     folder = adapter(tiny_llava, tmp_path / "adapter")
-    with pytest.raises(UserError, match="own folder"):
-        run(ExportConfig(str(folder), str(folder), overwrite=True))
+    for target in (folder, tmp_path, tiny_llava, tiny_llava.parent, Path.cwd()):
+        with pytest.raises(UserError, match="must not be replaced"):
+            run(ExportConfig(str(folder), str(target), overwrite=True))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="this is a file"):
+        run(ExportConfig(str(folder), str(tmp_path / "file"), overwrite=True))
+    (tmp_path / "file").unlink()
     used = tmp_path / "used"
     used.mkdir()
     (used / "keep.txt").write_text("mine")

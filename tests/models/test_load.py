@@ -9,9 +9,13 @@ from huggingface_hub import constants
 from transformers import AutoModelForImageTextToText
 
 from mfpo.errors import UserError
+from mfpo.evaluation.provenance import model_fingerprint, processor_fingerprint
 from mfpo.models import hub
+from mfpo.models.adapters import quiet_peft
 from mfpo.models.hub import require_reachable
-from mfpo.models.load import adapter_base, load_processor, load_vlm
+from mfpo.models.load import adapter_base, load_processor, load_vlm, plain_model
+from mfpo.training.config import TrainConfig
+from mfpo.training.parameters import prepare_model
 
 
 def test_checkpoint_folder(tiny_llava):
@@ -95,3 +99,20 @@ def test_an_adapter_opens_without_warnings_about_other_libraries(tiny_llava, tmp
         warnings.simplefilter("always")
         load_vlm(str(tmp_path), device="cpu")
     assert [str(one.message) for one in caught if issubclass(one.category, FutureWarning)] == []
+
+
+def test_an_adapter_is_opened_on_the_revision_it_was_trained_on(tiny_llava, tmp_path):
+    vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
+    config = TrainConfig(use_lora=True, lora_r=2, revision="abc123")
+    model = prepare_model(vlm.model, config, name="some/model")
+    with quiet_peft():
+        model.save_pretrained(tmp_path / "adapter")
+    assert plain_model(str(tmp_path / "adapter")) == ("some/model", "abc123")
+    assert plain_model(str(tmp_path / "adapter"), "other") == ("some/model", "other")
+    assert processor_fingerprint(str(tmp_path / "adapter")) == "some/model@abc123"
+    weights = model_fingerprint(str(tmp_path / "adapter"))
+    model.active_peft_config.revision = None
+    with quiet_peft():
+        model.save_pretrained(tmp_path / "adapter")
+    assert plain_model(str(tmp_path / "adapter")) == ("some/model", None)
+    assert model_fingerprint(str(tmp_path / "adapter")) != weights

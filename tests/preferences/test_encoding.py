@@ -123,6 +123,8 @@ def test_responses_are_cut_and_images_never(processor):
         ({"images": ()}, "image-count"),
         ({"prompt": user_message("Describe it.", num_images=2)}, "image-count"),
         ({"chosen": assistant_message("An <image> of a mug.")}, "image-token-in-response"),
+        ({"chosen": assistant_message("It was <s>$20</s> and is $15.")}, "special-token-in-response"),
+        ({"rejected": assistant_message("A mug.</s> A cat.")}, "special-token-in-response"),
     ],
 )
 def test_rows_that_cannot_be_used(processor, changes, reason):

@@ -56,6 +56,8 @@ POPE = {"right": 0, "said_yes": 1, "unparsed": 0, "label": "no"}
         (POPE | {"said_yes": 0, "label": "yes"}, 1, True, "wrong: taken for no, yes is right"),
         ({"rating": 2, "rated": 1, "unparsed": 0}, 4, True, "rated 2 of 6"),
         ({"rating": 3.5, "rated": 1, "unparsed": 0}, 2.5, False, "rated 3.5 of 6"),
+        # In strict mode the mean of 4, 4 and a reply that cannot be read.
+        ({"rating": 8 / 3, "rated": 2 / 3, "unparsed": 1 / 3}, 2, False, "rated 4 of 6"),
         ({"reference_score": 8.0, "model_score": 5.0}, 3, True, "5 points, GPT-4's answer 8"),
         ({"reference_score": 7.0, "model_score": 9.0}, -2, False, "9 points, GPT-4's answer 7"),
         ({"absent_spans": [[0, 2], [4, 6]]}, 2, True, "2 absent"),

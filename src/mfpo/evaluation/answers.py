@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from mfpo.data.files import append_jsonl, read_jsonl, save_config, write_jsonl
 from mfpo.errors import Skip, UserError
 from mfpo.evaluation.answer_files import encodable
 from mfpo.evaluation.processes import Processes
-from mfpo.evaluation.provenance import Provenance, check_same, provenance_of, provenance_path
+from mfpo.evaluation.provenance import Provenance, beside, check_same, provenance_of, provenance_path
 from mfpo.records import Prediction
 
 if TYPE_CHECKING:
@@ -69,9 +69,15 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
     if mine:
         engine = load_engine(config, sampling, vlm, processes.device())
         target = path if processes.count == 1 else _part(path, processes.rank)
-        skips = _answer(engine, benchmark, mine, target, show=processes.first)
-        if engine.answered_by:
-            save_config(provenance.with_models(engine.answered_by), provenance_path(path))
+        models: set[str] = set()
+
+        def note_models() -> None:
+            """Before the next answers: what comes after a kill may be another model's."""
+            if not models.issuperset(engine.answered_by):
+                models.update(engine.answered_by)
+                save_config(check_same(path, provenance).with_models(models), provenance_path(path))
+
+        skips = _answer(engine, benchmark, mine, target, note_models, show=processes.first)
     if processes.count > 1:
         write_jsonl(_skips_part(path, processes.rank), (skip.to_dict() for skip in skips))
         processes.wait()
@@ -109,22 +115,28 @@ def read_answers(path: str | Path) -> list[Prediction]:
 
 def skips_path(path: str | Path) -> Path:
     """The file beside an answer file that lists the items which cannot be answered."""
-    return Path(path).with_suffix(".skipped.jsonl")
+    return beside(path, ".skipped.jsonl")
 
 
 def read_skips(path: str | Path) -> dict[str, Skip]:
     """Items of an answer file that cannot be answered, by their id; none where nothing was skipped."""
-    beside = skips_path(path)
-    if not beside.exists():
+    listed = skips_path(path)
+    if not listed.exists():
         return {}
-    skips = [Skip(**record) for record in read_jsonl(beside)]
+    skips = [Skip(**record) for record in read_jsonl(listed)]
     return {skip.where: skip for skip in skips}
 
 
 def _answer(
-    engine: Engine, benchmark: Benchmark, items: Sequence[Item], path: Path, *, show: bool
+    engine: Engine,
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    path: Path,
+    answered: Callable[[], None],
+    *,
+    show: bool,
 ) -> list[Skip]:
-    """Append answers as they come; the items without one."""
+    """Append answers as they come, and call ``answered`` when some have; the items without one."""
     from mfpo.evaluation.engines import Question
 
     by_id = {item.id: item for item in items}
@@ -143,6 +155,7 @@ def _answer(
                         Prediction(item.id, item.question, outcome.answer, item.image, item.kind)
                     )
             append_jsonl(path, (prediction.to_dict() for prediction in predictions))
+            answered()
             progress.update(len(outcomes))
     return skips
 
@@ -258,6 +271,13 @@ def _check(config: AnswerSettings) -> None:
 
         # Before the address is written beside the answers.
         server_key(config.base_url, config.api_key_env)
+    if config.engine == "vllm" and Processes.launched().count > 1:
+        raise UserError(
+            "vLLM starts its processes itself: each of these would take all GPUs",
+            where="--engine vllm",
+            fix="start mfpo without a launcher, or one command for each GPU with CUDA_VISIBLE_DEVICES and"
+            " an --output_file of its own",
+        )
     if config.decoding != "greedy" and config.engine != "local":
         raise UserError(
             f"only the local engine decodes by {config.decoding}",

@@ -124,7 +124,18 @@ def provenance_of(config: AnswerSettings, max_new_tokens: int, variant: str = ""
 
 def provenance_path(path: str | Path) -> Path:
     """The YAML file beside an answer file that says where its answers come from."""
-    return Path(path).with_suffix(".yaml")
+    return beside(path, ".yaml")
+
+
+def beside(path: str | Path, ending: str) -> Path:
+    """The file beside an answer file that has another ending.
+
+    Args:
+        path: The answer file; what follows the last dot of its name is an ending only if it is ``.jsonl``.
+        ending: The ending, with its dot.
+    """
+    path = Path(path)
+    return path.with_suffix(ending) if path.suffix == ".jsonl" else path.with_name(path.name + ending)
 
 
 def check_same(path: Path, now: Provenance) -> Provenance:
@@ -141,12 +152,12 @@ def check_same(path: Path, now: Provenance) -> Provenance:
         UserError: They may not; the message names what has changed.
     """
     fix = "name another file, or give --overwrite to drop these answers"
-    beside = provenance_path(path)
+    source = provenance_path(path)
     try:
-        known = Provenance(**yaml.safe_load(beside.read_text(encoding="utf-8")))
+        known = Provenance(**yaml.safe_load(source.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(
-            f"nothing says where these answers come from ({beside} is needed)", str(path), fix
+            f"nothing says where these answers come from ({source} is needed)", str(path), fix
         ) from None
     before, wanted = known.decisive(), now.decisive()
     changed = [
@@ -186,7 +197,7 @@ def model_fingerprint(model_name_or_path: str, revision: str | None = None) -> s
         adapter = json.loads((folder / "adapter_config.json").read_text())
         adapter.pop("base_model_name_or_path")
         digest.update(json.dumps(adapter, sort_keys=True).encode())
-        digest.update(model_fingerprint(base).encode())
+        digest.update(model_fingerprint(base, revision or adapter.get("revision")).encode())
     return digest.hexdigest()[:16]
 
 
@@ -198,7 +209,7 @@ def processor_fingerprint(model_name_or_path: str, revision: str | None = None) 
     """
     from mfpo.models.load import plain_model
 
-    name = plain_model(model_name_or_path)
+    name, revision = plain_model(model_name_or_path, revision)
     folder = Path(name)
     if not folder.is_dir():
         return f"{name}@{revision or 'main'}"

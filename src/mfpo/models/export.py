@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mfpo.data.files import publish_folder
 from mfpo.errors import UserError
 from mfpo.models.config import ExportConfig
 from mfpo.models.load import adapter_base, load_vlm
@@ -33,15 +34,8 @@ def run(config: ExportConfig) -> Path:
             where=where,
             fix="name the --output_dir of a training with --use_lora; a full training is plain already",
         )
-    target = Path(config.output_dir)
-    if target.resolve() == Path(config.model_name_or_path).resolve():
-        raise UserError("the adapter's own folder cannot be replaced", where=f"--output_dir {target}")
-    if target.exists() and not config.overwrite and (target.is_file() or any(target.iterdir())):
-        raise UserError(
-            "the folder is not empty",
-            where=f"--output_dir {target}",
-            fix="choose another, or add --overwrite",
-        )
+    target = Path(config.output_dir).resolve()
+    _check_target(target, config)
     vlm = load_vlm(
         config.model_name_or_path,
         dtype=config.dtype,
@@ -56,11 +50,37 @@ def run(config: ExportConfig) -> Path:
         merged.save_pretrained(temporary)
         vlm.processor.save_pretrained(temporary)
         temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
+        publish_folder(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    print(f"written to {target}")
-    return target
+    print(f"written to {config.output_dir}")
+    return Path(config.output_dir)
+
+
+def _check_target(target: Path, config: ExportConfig) -> None:
+    """Nothing that is needed may be replaced.
+
+    Args:
+        target: The folder, with all its parents.
+        config: The settings.
+
+    Raises:
+        UserError: Something is in the way, or the adapter, a model below it or the working directory is
+            there or further inside.
+    """
+    where = f"--output_dir {config.output_dir}"
+    needed, name = [Path.cwd()], config.model_name_or_path
+    while True:
+        needed.append(Path(name).resolve())
+        base = adapter_base(name)
+        if base is None:
+            break
+        name = base
+    for path in needed:
+        if path.exists() and path.is_relative_to(target):
+            raise UserError(f"{path} is there, which must not be replaced", where, "choose another folder")
+    if target.is_file():
+        raise UserError("this is a file", where, "choose a folder")
+    if target.exists() and not config.overwrite and any(target.iterdir()):
+        raise UserError("the folder is not empty", where, "choose another, or add --overwrite")

@@ -108,7 +108,7 @@ def load_processor(
     Raises:
         UserError: Nothing can be opened under that name.
     """
-    base = plain_model(model_name_or_path)
+    base, revision = plain_model(model_name_or_path, revision)
     _check_path(base, revision)
     try:
         return AutoProcessor.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
@@ -136,7 +136,8 @@ def load_vlm(
         dtype: ``auto`` (bfloat16 on a GPU that has it, else float32), ``checkpoint`` (as it is stored), a
             name such as ``bfloat16``, or a dtype.
         device: Device to put the model on; the best one there is when None.
-        revision: Branch, tag or commit on the Hub.
+        revision: Branch, tag or commit on the Hub; for an adapter that of its base model, by default the one
+            it was trained on.
         attn_implementation: Attention kernel of ``transformers`` (``sdpa``, ``eager``,
             ``flash_attention_2``).
         trust_remote_code: Whether code that comes with the checkpoint may run.
@@ -146,7 +147,8 @@ def load_vlm(
         UserError: Nothing can be opened under that name, it cannot be held in 4 bits here, or there is no
             such attention kernel.
     """
-    _check_path(plain_model(model_name_or_path), revision)
+    plain, revision = plain_model(model_name_or_path, revision)
+    _check_path(plain, revision)
     target = torch.device(device) if device is not None else default_device()
     if dtype == "checkpoint":
         dtype = "auto"
@@ -215,8 +217,12 @@ def _check_path(model_name_or_path: str, revision: str | None) -> None:
         raise _not_loadable(model_name_or_path, error) from None
 
 
-def plain_model(model_name_or_path: str) -> str:
+def plain_model(model_name_or_path: str, revision: str | None = None) -> tuple[str, str | None]:
     """The checkpoint at the bottom: what is named, or what its adapter and the adapters below stand on.
+
+    Args:
+        model_name_or_path: Checkpoint folder, adapter folder or Hub name.
+        revision: Its branch, tag or commit on the Hub; the one that the adapter was trained on when None.
 
     Raises:
         UserError: An adapter does not say what it stands on, or stands on itself.
@@ -229,23 +235,31 @@ def plain_model(model_name_or_path: str) -> str:
                 where=str(Path(names[-1]) / "adapter_config.json"),
                 fix="name its base model there, as base_model_name_or_path",
             )
+        revision = revision or _adapter_config(names[-1]).get("revision")
         names.append(base)
-    return names[-1]
+    return names[-1], revision
 
 
 def adapter_base(model_name_or_path: str) -> str | None:
     """Name of the base model if the folder holds a PEFT adapter, else None."""
-    config = Path(model_name_or_path) / "adapter_config.json"
-    if not config.is_file():
+    if not (Path(model_name_or_path) / "adapter_config.json").is_file():
         return None
+    base: str = _adapter_config(model_name_or_path)["base_model_name_or_path"]
+    return base
+
+
+def _adapter_config(folder: str) -> dict[str, Any]:
+    path = Path(folder) / "adapter_config.json"
     try:
-        return json.loads(config.read_text())["base_model_name_or_path"]
-    except (ValueError, KeyError) as error:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the adapter does not say which model it belongs to: {error!r}",
-            where=str(config),
+            where=str(path),
             fix="save the adapter again; its adapter_config.json needs base_model_name_or_path",
         ) from None
+    return config
 
 
 def _no_kernel(name: str, error: Exception) -> UserError:

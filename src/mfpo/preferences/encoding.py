@@ -17,7 +17,7 @@ from mfpo.models.chat import render_prompt, render_response
 from mfpo.models.vision import ImageInputs, batch_images
 from mfpo.preferences.noise import check_noise, check_step_range, draw_step
 from mfpo.preferences.rejected import rejected_inputs, stored_rejected
-from mfpo.records import Messages, Noise, PreferencePair, Schedule, Scope
+from mfpo.records import Messages, Noise, PreferencePair, Schedule, Scope, text_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -186,8 +186,9 @@ class RowEncoder:
 
         Raises:
             RowError: An image cannot be read, image parts and images differ in number (``image-count``), the
-                text of a response holds the image token (``image-token-in-response``), or the prompt alone
-                fills the length (``prompt-too-long``).
+                text of a response holds the image token (``image-token-in-response``) or one that begins or
+                ends a text (``special-token-in-response``), or the prompt alone fills the length
+                (``prompt-too-long``).
         """
         images = [open_image(source) for source in pair.images]
         text = render_prompt(self.processor, pair.prompt)
@@ -226,6 +227,7 @@ class RowEncoder:
         Tokenised together with the prompt where that leaves the prompt's own tokens as they are: alone, some
         tokenizers put a space token before the first word that no generated answer has.
         """
+        self._refuse_special_tokens(text_of(answer))
         text = render_response(self.processor, prompt, answer)
         head, whole = self.tokens(prompt_text), self.tokens(prompt_text + text)
         if whole[: len(head)] == head:
@@ -236,6 +238,14 @@ class RowEncoder:
             raise RowError("image-token-in-response", f"the answer contains {self._image_token!r}")
         eos = self._tokenizer.eos_token_id
         return torch.tensor(ids[: ids.index(eos) + 1] if eos in ids else ids)
+
+    def _refuse_special_tokens(self, text: str) -> None:
+        """To a tokenizer ``<s>`` and ``</s>`` begin and end a text; to HTML they strike it out."""
+        eos = self._tokenizer.eos_token or ""
+        inside = text.rstrip().removesuffix(eos)
+        for token in (eos, self._tokenizer.bos_token):
+            if token and token in inside:
+                raise RowError("special-token-in-response", f"the answer contains {token!r}")
 
     def tokens(self, text: str) -> list[int]:
         """Tokens of a text that begins with a rendered prompt; each image is one placeholder."""

@@ -103,6 +103,7 @@ def _add_adapter(model: PreTrainedModel, config: TrainConfig, name: str) -> PreT
     with quiet_peft():
         peft_model: Any = get_peft_model(model, lora)
     peft_model.active_peft_config.base_model_name_or_path = name
+    peft_model.active_peft_config.revision = config.revision
     return peft_model
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mfpo.errors import RowError, Skip, UserError
 from mfpo.evaluation.engines.base import Outcome, Question, Sampling
 from mfpo.models.chat import render_prompt
-from mfpo.models.load import adapter_base, load_processor
+from mfpo.models.load import adapter_base, load_processor, plain_model
 from mfpo.records import row_seed, user_message
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class VllmEngine:
         llm = vllm.LLM(
             model=base or name,
             dtype=config.dtype,
-            revision=config.revision,
+            revision=plain_model(name, config.revision)[1],
             trust_remote_code=config.trust_remote_code,
             seed=sampling.seed,
             limit_mm_per_prompt={"image": 1},

@@ -63,11 +63,13 @@ def judge(record: Record) -> Judgement:
 
 
 def _rated(record: Record) -> Judgement:
-    if not record.get("rated", 1):
+    rated = float(record.get("rated", 1))
+    if not rated:
         return Judgement(None, False, "no rating: the judge's reply could not be read")
-    rating = float(record["rating"])
-    verdict = f"rated {rating:g} of 6"
-    if record.get("unparsed"):
+    # Of several replies, those that strict mode could read.
+    rating = float(record["rating"]) / rated
+    verdict = f"rated {rating:.3g} of 6"
+    if record.get("unparsed") and rated == 1:
         verdict += ", as the official script rates a reply that it cannot read"
     return Judgement(6 - rating, rating < HALLUCINATED_BELOW, verdict)
 
