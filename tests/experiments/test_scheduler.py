@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -125,10 +126,14 @@ def test_a_failed_step_leaves_nothing_in_memory(tmp_path: Path) -> None:
 
 
 def test_two_commands_make_a_step_once(tmp_path: Path) -> None:
-    step = Note("shared", seconds=1.0)
-    with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: run_steps([step], Store(tmp_path), num_workers=1), range(2)))
+    # Not in threads: while steps run, the environment of the process is that of its workers.
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        done = list(pool.map(_make_shared, [tmp_path] * 2))
     assert done == [{}, {}] and order(tmp_path) == ["shared"]
+
+
+def _make_shared(folder: Path) -> dict[str, str]:
+    return run_steps([Note("shared", seconds=1.0)], Store(folder), num_workers=1)
 
 
 def test_locks_lie_apart_from_results_but_for_scene_models_that_stores_share(tmp_path: Path) -> None:

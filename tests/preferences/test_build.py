@@ -665,6 +665,28 @@ def test_the_backend_that_auto_stood_for_is_recorded(
     assert "\nregions: clipseg\n" in (tmp_path / "out/README.md").read_text()
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_a_build_does_not_go_on_with_another_backend(
+    source: Source, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``auto`` is one model on a GPU, and another without."""
+    own = load_backend("own_backend:Known")
+    monkeypatch.setitem(BACKENDS, "auto", lambda _: own)
+    config = replace(with_pictures(source, 40).config(tmp_path / "out"), annotations=None)
+    own.fingerprint = "grounded-sam2-1"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 36, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build_dataset(config)
+    own.fingerprint = "clipseg-1"
+    with pytest.raises(UserError, match=r"shards have regions of grounded-sam2-1, .*auto is clipseg-1 here"):
+        build_dataset(config)
+    own.fingerprint = "grounded-sam2-1"
+    build_dataset(config)
+    assert read_manifest(tmp_path / "out")["region_backend"] == "grounded-sam2-1"
+    assert not list((tmp_path / "out").glob("**/region_backend.json"))
+
+
 def test_one_keyword_that_fails_costs_only_the_rows_that_have_it(
     source: Source, tmp_path: Path, calls: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePath
@@ -12,7 +13,7 @@ from mfpo import __version__
 from mfpo.data.annotation_files import load_annotations
 from mfpo.data.annotations import Annotations
 from mfpo.data.card import CardNotes, is_complete_card, licence_of, write_card
-from mfpo.data.files import save_config
+from mfpo.data.files import save_config, write_json
 from mfpo.data.folder import open_dataset, read_manifest
 from mfpo.data.push import push_dataset
 from mfpo.data.sources import Outline, Source
@@ -154,6 +155,7 @@ def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: s
         open_row_stream(config, loaded, extractor, writer.scratch) as stream,
         tqdm(total=outline.items, initial=writer.position, desc="build", unit="row") as bar,
     ):
+        _note_backend(config, writer, loaded.fingerprint)
         seen = {identifier for shard in writer.finished for identifier in shard.ids}
         items = islice(enumerate(source.items()), writer.position, None)
         for made in stream.rows(items, seen):
@@ -164,6 +166,27 @@ def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: s
                 writer.skip(made.outcome)
             bar.update()
     save_config(config, Path(config.output_dir) / "config.yaml")
+
+
+def _note_backend(config: BuildConfig, writer: DatasetWriter, backend: str | None) -> None:
+    """Let one backend find all regions of a dataset.
+
+    ``auto`` may stand for another one where a build goes on, and a backend for other weights.
+
+    Raises:
+        UserError: Shards that are finished are another one's.
+    """
+    note = writer.scratch / "region_backend.json"
+    if writer.finished and note.is_file():
+        before = json.loads(note.read_text(encoding="utf-8"))
+        if before != backend:
+            raise UserError(
+                f"{len(writer.finished)} shards have regions of {before or 'a backend without a name'}, and"
+                f" --regions {config.backend} is {backend or 'one without a name'} here",
+                where=f"--output_dir {config.output_dir}",
+                fix="go on where the first one can run, or name one with --regions and give --overwrite",
+            )
+    write_json(note, backend)
 
 
 def _boxes_to_compare_with(config: BuildConfig) -> Annotations | None:
