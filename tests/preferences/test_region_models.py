@@ -177,8 +177,8 @@ def test_sam2_equals_the_plain_model(folders: dict[str, str], picture: Image.Ima
         out = plain(pixel_values=segmenter._input(picture), input_boxes=scaled[None], multimask_output=False)
         shown = torch.nn.functional.interpolate(out.pred_masks[0], (60, 90), mode="bilinear")[:, 0]
     middle = float(shown.sigmoid().median())
-    masks, quality = segmenter.masks(picture, boxes, middle)
-    assert (masks != (shown.sigmoid() > middle).numpy()).mean() < 0.01
+    masks, quality = zip(*segmenter.masks(picture, boxes, middle), strict=True)
+    assert (np.stack(masks) != (shown.sigmoid() > middle).numpy()).mean() < 0.01
     np.testing.assert_allclose(quality, out.iou_scores[0, :, 0].numpy(), atol=1e-4)
 
 

@@ -59,14 +59,14 @@ class BoxesAndMasks:
         """See [`mfpo.preferences.regions.base.RegionBackend`]; a score is the detector's."""
         found = self.detector.boxes(image, keywords, self._box_threshold)
         regions: list[Region | None] = []
-        masks, _ = self.segmenter.masks(
+        masks = self.segmenter.masks(
             image, np.concatenate([boxes.xyxy for boxes in found]), self._mask_threshold
         )
-        rest = iter(masks)
         for keyword, boxes in zip(keywords, found, strict=True):
             for box, score in zip(boxes.xyxy, boxes.scores, strict=True):
                 corners = float(box[0]), float(box[1]), float(box[2]), float(box[3])
-                regions.append(to_region(keyword, next(rest), float(score), corners))
+                mask, _ = next(masks)
+                regions.append(to_region(keyword, mask, float(score), corners))
         return [region for region in regions if region is not None]
 
 

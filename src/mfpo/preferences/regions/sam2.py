@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -40,30 +41,27 @@ class BoxSegmenter:
     @torch.inference_mode()
     def masks(
         self, image: Image.Image, boxes: NDArray[np.float64], threshold: float
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Masks of boxes.
+    ) -> Iterator[tuple[NDArray[np.bool_], float]]:
+        """Masks of boxes, a few at a time: in a large crowded picture all of them take gigabytes.
 
         Args:
             image: The picture.
             boxes: float64 ``[n, 4]``, xyxy in pixels.
             threshold: Probability from which a pixel belongs to a mask.
 
-        Returns:
-            bool ``[n, height, width]`` and the model's own estimate of their quality, float64 ``[n]``.
+        Yields:
+            For each box its mask, bool ``[height, width]``, and the model's own estimate of its quality.
         """
         size = image.height, image.width
         if not len(boxes):
-            return np.zeros((0, *size), dtype=bool), np.zeros(0)
+            return
         scale = self._input.side / np.array([image.width, image.height])
         scaled = boxes * np.tile(scale, 2)
         embeddings = self.model.get_image_embeddings(self._input(image))
-        masks, qualities = [], []
         for start in range(0, len(scaled), BOXES_TOGETHER):
             batch = scaled[start : start + BOXES_TOGETHER]
-            logits, quality = self._decode(embeddings, batch)
-            masks.append(resized_masks(logits, size, threshold))
-            qualities.append(quality)
-        return np.concatenate(masks), np.concatenate(qualities)
+            logits, qualities = self._decode(embeddings, batch)
+            yield from zip(resized_masks(logits, size, threshold), qualities.tolist(), strict=True)
 
     def _decode(
         self, embeddings: list[Tensor], boxes: NDArray[np.float64]
