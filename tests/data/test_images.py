@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
+from PIL.PngImagePlugin import PngImageFile
 
 from mfpo.data.images import MAX_PIXELS, image_size, open_image
 from mfpo.errors import RowError
@@ -72,6 +74,27 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, expected: int) -> No
     assert opened(data).getpixel((1, 1)) == (expected,) * 3
 
 
+def test_deep_grey_of_several_blocks_is_scaled_by_the_peak_of_all() -> None:
+    values = np.linspace(0, 1000, 700 * 800, dtype=np.float32).reshape(700, 800)
+    values[3, 4] = np.nan
+    expected = (np.nan_to_num(values).astype(np.float64) / 1000 * 255 + 0.5).astype(np.uint8)
+    grey = np.asarray(opened(encoded(Image.fromarray(values), "TIFF")))
+    assert np.array_equal(grey, np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_deep_grey_takes_a_few_bytes_a_pixel() -> None:
+    """As doubles it took 24 and more, 4 GiB for the largest picture that is allowed."""
+    side = 2000
+    source = ImageSource("test", encoded(Image.fromarray(np.ones((side, side), dtype=np.float32)), "TIFF"))
+    tracemalloc.start()
+    try:
+        open_image(source)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 14 * side**2
+
+
 def test_floating_point_grey() -> None:
     values = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
     assert [pixel[0] for pixel in np.asarray(opened(encoded(Image.fromarray(values), "TIFF")))[0]] == [
@@ -111,6 +134,18 @@ def test_exif_orientation(orientation: int, size: tuple[int, int], red_corner: t
     assert image_size(ImageSource(data=data)) == upright.size[::-1]
     assert upright.size == size
     assert upright.getpixel(red_corner) == RED
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG", "WEBP"])
+def test_the_size_in_the_header_is_that_of_the_upright_picture(kind: str, orientation: int) -> None:
+    """Pillow turns the size of a TIFF by itself, and that of no other."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(half_red(), kind, exif=exif)
+    size = (4, 8) if orientation >= 5 else (8, 4)
+    assert opened(data).size == size
+    assert image_size(ImageSource(data=data)) == size[::-1]
 
 
 def test_broken_exif_does_not_lose_the_picture() -> None:
@@ -184,3 +219,24 @@ def test_postscript_is_not_run() -> None:
 
 def test_a_device_is_not_read() -> None:
     assert reason(None, "/dev/zero") == "unreadable-image"
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_is_a_row_error() -> None:
+    """Its decoder raises a RuntimeError, as no other does."""
+    data = encoded(noise(), "AVIF")
+    start = data.index(b"mdat") + 8
+    damaged = data[:start] + bytes(len(data) - start)
+    with pytest.raises(RuntimeError):
+        Image.open(io.BytesIO(damaged)).load()
+    assert reason(damaged) == "broken-image"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Failed to decode frame 0"), NotImplementedError("no such")])
+def test_whatever_a_decoder_raises_is_a_row_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(self: Image.Image) -> None:
+        raise error
+
+    data = encoded(noise())
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    assert reason(data) == "broken-image"

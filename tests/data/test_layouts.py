@@ -187,6 +187,23 @@ def test_base64_images(tmp_path: Path) -> None:
     assert [row.reason for row in rows if isinstance(row, Skip)] == ["bad-base64"] * 4
 
 
+def test_base64_may_hold_blanks_and_many_of_them_take_no_time(tmp_path: Path) -> None:
+    """The search for what is not base64 once took the square of their number."""
+    data = b"\x89PNG\r\n\x1a\n" + bytes(60)
+    plain = {"question": QUESTION, "chosen": CHOSEN, "rejected": REJECTED}
+    text = base64.encodebytes(data).decode()
+    values = [f"data:image/png;base64,{text}", "data:image/png;base64,A" + " " * 2**20 + "!"]
+    good, bad = read(write(tmp_path / "pairs.jsonl", [{**plain, "image": value} for value in values]))
+    assert isinstance(good, Sample) and good.images[0].data == data
+    assert isinstance(bad, Skip) and bad.reason == "bad-base64"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_break_that_sets_a_placeholder_apart_is_dropped(tmp_path: Path, end: str) -> None:
+    row = {**LAYOUTS["swift-query"], "query": f"<image>{end}{QUESTION}"}
+    assert one(write(tmp_path / "pairs.jsonl", [row])).prompt == user_message(QUESTION)
+
+
 def test_a_users_own_names(tmp_path: Path) -> None:
     row = {"img": "a.png", "prompt": QUESTION, "win": CHOSEN, "lose": REJECTED, "question": "unused", "n": 3}
     dataset = write(tmp_path / "pairs.jsonl", [row])

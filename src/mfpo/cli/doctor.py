@@ -179,9 +179,11 @@ def _backends() -> Iterator[Finding]:
     )
     try:
         from mfpo.preferences.regions.base import default_checkpoints
+
+        backends = default_checkpoints()
     except (ImportError, OSError):
         return  # without torch, which is reported above
-    for name, checkpoints in default_checkpoints().items():
+    for name, checkpoints in backends.items():
         missing = [checkpoint for checkpoint in checkpoints if not _is_downloaded(checkpoint.name)]
         if not missing:
             yield Finding("regions", name, "ok", "ready")

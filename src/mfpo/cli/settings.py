@@ -76,6 +76,11 @@ def _check(setting: Setting, value: Any, where: str) -> Any:
         return {str(key): item for key, item in (value or {}).items()}
     spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(setting.type, set()))
     assert isinstance(spec, PrimitiveConstructorSpec), f"no flag can hold {setting.name}: {setting.type}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and _is_text(setting.type):
+        # What stands in the file is lost: 2024_12_01 has become 20241201, and 007 has become 7.
+        raise UsageError(
+            f"expected {spec.metavar}, found the number {value}", where=where, fix="write it in quotes"
+        )
     tokens = [str(item) for item in value] if isinstance(value, list) else [str(value)]
     try:
         _check_shape(spec, value, tokens)
@@ -88,6 +93,12 @@ def _check(setting: Setting, value: Any, where: str) -> Any:
     if any(item is None or isinstance(item, bool) for item in items) and results != items:
         raise _wrong(setting, spec, value, where)
     return result
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether the type is text, or text or null."""
+    parts = set(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else {annotation}
+    return parts - {NoneType} == {str}
 
 
 def _check_shape(spec: PrimitiveConstructorSpec[Any], value: Any, tokens: list[str]) -> None:

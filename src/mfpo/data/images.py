@@ -20,6 +20,7 @@ MAX_PIXELS = 178_956_970
 # Raster formats that photographs come in. Pillow knows more; EPS among them is run by Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 _ORIENTATION = 0x0112
+_IMAGE_WIDTH, _IMAGE_LENGTH = 0x0100, 0x0101
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,6 +31,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_GREY_BLOCK = 2**18
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 _DECODING_ERRORS = (
     OSError,
@@ -40,6 +42,7 @@ _DECODING_ERRORS = (
     KeyError,
     TypeError,
     OverflowError,
+    RuntimeError,  # AVIF
     struct.error,
     zlib.error,
 )
@@ -99,8 +102,14 @@ def image_size(source: ImageSource) -> tuple[int, int]:
             orientation = picture.getexif().get(_ORIENTATION)
         except _DECODING_ERRORS:
             orientation = None
-    width, height = picture.size
+    width, height = _stored_size(picture)
     return (width, height) if orientation in _SIDEWAYS else (height, width)
+
+
+def _stored_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height as the picture is stored; a TIFF's ``size`` is that of the upright picture already."""
+    tags = getattr(picture, "tag_v2", None)
+    return picture.size if tags is None else (int(tags[_IMAGE_WIDTH]), int(tags[_IMAGE_LENGTH]))
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -152,10 +161,19 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _grey_to_eight_bits(picture: Image.Image) -> Image.Image:
     """Deep grey values to 0..255; full scale is 65535 for integers, and 1, 255 or the maximum for floats."""
-    values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
-    peak = float(values.max(initial=0.0))
+    values = np.asarray(picture).ravel()
+    # A few at a time: as doubles, all of a large picture's would take gigabytes.
+    blocks = [slice(start, start + _GREY_BLOCK) for start in range(0, values.size, _GREY_BLOCK)]
+    peak = max((float(_finite(values[block]).max()) for block in blocks), default=0.0)
     if picture.mode == "F":
         scale = 1.0 if peak <= 1.0 else max(255.0, peak)
     else:
         scale = max(65535.0, peak)
-    return Image.fromarray(np.clip(values / scale * 255.0 + 0.5, 0, 255).astype(np.uint8))
+    grey = np.empty(values.size, dtype=np.uint8)
+    for block in blocks:
+        grey[block] = np.clip(_finite(values[block]) / scale * 255.0 + 0.5, 0, 255)
+    return Image.fromarray(grey.reshape(picture.height, picture.width))
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64))

@@ -18,7 +18,7 @@ from mfpo.data.layouts.table import extra_columns, read_row, row_files
 from mfpo.data.mapping import ColumnMapping, column_mapping
 from mfpo.data.recognition import Recogniser
 from mfpo.data.source_config import SourceConfig
-from mfpo.data.tables import FILE_KINDS, RawRow, file_kind, row_count, table_rows
+from mfpo.data.tables import FILE_KINDS, RawRow, file_kind, left_out_columns, row_count, table_rows
 from mfpo.errors import RowError, Skip, UserError
 from mfpo.records import Sample
 
@@ -192,7 +192,10 @@ class Source:
         """By a pass over the rows that leaves embedded images alone."""
         recogniser = self.recogniser()
         items, title = 0, ""
-        brought = {"rejected_images": False, "keywords": False}
+        # What is not read cannot be looked at, so that its column has to do.
+        left_out: list[str] = self.table.left_out() if isinstance(self.table, _Files) else []
+        unread = self.mapping.apply(dict.fromkeys(left_out))
+        brought = {column: column in unread for column in ("rejected_images", "keywords")}
         digest = hashlib.sha256()
 
         def extras() -> Iterator[Mapping[str, Any]]:
@@ -226,6 +229,10 @@ class _Files:
     def rows(self, *, images: bool = True) -> Iterator[RawRow | Skip]:
         for file in self.files:
             yield from table_rows(file, images=images)
+
+    def left_out(self) -> list[str]:
+        """Columns that are not there when rows are read without images."""
+        return [name for file in self.files for name in left_out_columns(file)]
 
     def count(self) -> int | None:
         counts = [row_count(file) for file in self.files]

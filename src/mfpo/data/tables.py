@@ -213,6 +213,15 @@ def _without_bytes(schema: Any) -> list[str]:
     ]
 
 
+def left_out_columns(path: Path) -> list[str]:
+    """Columns of a Parquet file of which nothing is read without images: bytes alone, or lists of them."""
+    if file_kind(path) != ".parquet":
+        return []
+    with _parquet(path) as file:
+        read = {leaf.split(".")[0] for leaf in _without_bytes(file.schema)}
+        return [name for name in file.schema_arrow.names if name not in read]
+
+
 def _arrow_rows(path: Path, _: bool = True) -> Iterator[RawRow | Skip]:
     import pyarrow as pa
 

@@ -35,6 +35,7 @@ class RegionSearch:
         self._engine, self._store, self._by_name = engine, store, by_name
         self._asked: defaultdict[str, set[str]] = defaultdict(set)
         self._failed: dict[str, tuple[str, str]] = {}
+        self._unreadable: dict[str, Picture] = {}
         self._failures_in_a_row = 0
 
     def key(self, image: ImageSource) -> str:
@@ -67,6 +68,8 @@ class RegionSearch:
 
     def picture(self, request: Request) -> Picture:
         """What is known of a request's picture and keywords once its search has ended."""
+        if request.key in self._unreadable:
+            return self._unreadable[request.key]
         known = self._store.get(request.key, request.keywords)
         failure = self._failed.get(request.key)
         if known is None:
@@ -76,10 +79,10 @@ class RegionSearch:
 
     def _missing(self, request: Request) -> Request | None:
         """What of a request is neither known nor on its way."""
+        if request.key in self._unreadable:
+            return None
         asked = self._asked.get(request.key)
         known = self._store.get(request.key, request.keywords)
-        if known is not None and known.problem is not None:
-            return None
         found = known.regions if known is not None else {}
         keywords = tuple(w for w in request.keywords if w not in found and w not in (asked or ()))
         if not keywords and (known is not None or asked is not None):
@@ -100,7 +103,9 @@ class RegionSearch:
         else:
             self._failed[request.key] = result.failure
             self._count_failure(request, result.failure)
-        if result.size is not None or result.problem is not None:
+        if result.problem is not None:
+            self._unreadable[request.key] = result
+        elif result.size is not None:
             self._store.put(result)
 
     def _count_failure(self, request: Request, failure: tuple[str, str]) -> None:

@@ -17,7 +17,7 @@ FORMAT = 1
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS pictures (
-    key TEXT PRIMARY KEY, height INTEGER, width INTEGER, reason TEXT, detail TEXT
+    key TEXT PRIMARY KEY, height INTEGER, width INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS regions (
     key TEXT, keyword TEXT, found TEXT, PRIMARY KEY (key, keyword)
@@ -33,7 +33,7 @@ class Picture:
     Attributes:
         key: Identifies it, see [`mfpo.preferences.search.Request`].
         size: (height, width) of the upright picture; None if it cannot be opened.
-        problem: Reason and detail why it cannot be opened.
+        problem: Reason and detail why it cannot be opened; not stored, since another Pillow may open it.
         failure: Reason and detail why the search in it failed; not stored.
         regions: Found regions, before any selection, by keyword; empty where a keyword was not found.
     """
@@ -93,15 +93,12 @@ class RegionStore:
             None for a picture that was never opened.
         """
         try:
-            row = self._file.execute(
-                "SELECT height, width, reason, detail FROM pictures WHERE key = ?", (key,)
+            # Earlier versions stored pictures that could not be opened, without a size.
+            size = self._file.execute(
+                "SELECT height, width FROM pictures WHERE key = ? AND height IS NOT NULL", (key,)
             ).fetchone()
-            if row is None:
+            if size is None:
                 return None
-            height, width, reason, detail = row
-            if reason is not None:
-                return Picture(key, problem=(reason, detail))
-            size = height, width
             wanted = list(dict.fromkeys(keywords))
             marks = ",".join("?" * len(wanted))
             found = self._file.execute(
@@ -112,17 +109,13 @@ class RegionStore:
         return Picture(key, size, regions={word: _read(word, text, size) for word, text in found})
 
     def put(self, picture: Picture) -> None:
-        """Keep a picture and what was found in it; its ``failure`` is not kept.
-
-        A picture that could not be opened for lack of memory or the like must not be put in.
-        """
-        height, width = picture.size or (None, None)
-        reason, detail = picture.problem or (None, None)
+        """Keep the size of a picture that could be opened, and what was found in it."""
+        assert picture.size is not None, "what could not be opened is not kept"
         try:
             with self._file:
                 self._file.execute(
-                    "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)",
-                    (picture.key, height, width, reason, detail),
+                    "INSERT OR REPLACE INTO pictures (key, height, width) VALUES (?, ?, ?)",
+                    (picture.key, *picture.size),
                 )
                 self._file.executemany(
                     "INSERT OR REPLACE INTO regions VALUES (?, ?, ?)",

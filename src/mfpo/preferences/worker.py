@@ -133,6 +133,9 @@ class Worker:
             inputs = rejected_inputs(self._image_processor, picture, drawing.regions, drawing.noise).inputs
         except RowError as error:
             return error
+        except ValueError as error:
+            # Image processors refuse some shapes, Qwen's a picture 200 times as wide as high.
+            return RowError("unusable-image", f"{drawing.image.path or 'image'}: {error}")
         data = io.BytesIO()
         picture_of(self._image_processor, inputs).save(data, format="PNG")
         return ImageSource(path=drawing.name, data=data.getvalue())

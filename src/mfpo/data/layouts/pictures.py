@@ -17,7 +17,7 @@ _REMOTE = ("http://", "https://", "hf://", "s3://", "gs://", "ftp://")
 _LONGEST_NAME = 4096
 # How the base64 of JPEG, PNG, GIF, WebP and BMP files begins; a JPEG's looks like an absolute path.
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk")
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _SHORTEST_BASE64 = 64
 
 
@@ -80,19 +80,25 @@ def image_sources(value: Any, column: str, files: ImageFiles) -> tuple[ImageSour
         raise RowError("remote-image", f"{address} is a web address; download the images first")
     if len(value) > _LONGEST_NAME:
         raise RowError("bad-value", f"column {column} holds a text of {len(value)} characters, no path")
-    return (files.source(value.removeprefix("file://")),)
+    return (files.source(_file_name(value)),)
+
+
+def _file_name(value: str) -> str:
+    return value.removeprefix("file://")
 
 
 def image_names(value: Any) -> Iterator[str]:
     """The names of files in a value of [`image_sources`], which is not checked."""
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from image_names(item) if not isinstance(item, (list, tuple)) else ()
+            # At most one list deep in another, as there.
+            for inner in item if isinstance(item, (list, tuple)) else (item,):
+                yield from image_names(inner) if not isinstance(inner, (list, tuple)) else ()
     elif isinstance(value, Mapping):
         if value.get("bytes") is None and isinstance(value.get("path"), str):
-            yield value["path"]
+            yield _file_name(value["path"])
     elif isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and not _is_base64(value):
-        yield value
+        yield _file_name(value)
 
 
 def place_images(
@@ -186,9 +192,10 @@ def _decoded(value: str, column: str, certain: bool = False) -> bytes | None:
         head, comma, value = value.partition(",")
         if not comma or not head.lower().endswith(";base64"):
             raise RowError("bad-base64", f"column {column} has a data: address that is not base64")
+    value = "".join(value.split())
     if not _BASE64.fullmatch(value):
         raise RowError("bad-base64", f"column {column} has characters that are not base64")
     try:
-        return base64.b64decode("".join(value.split()), validate=True)
+        return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise RowError("bad-base64", f"column {column}: {error}") from None

@@ -13,7 +13,7 @@ from typing import Any
 
 from mfpo.data.layouts import conversations, questions
 from mfpo.data.layouts.pictures import ImageFiles, image_names, image_sources, place_images
-from mfpo.data.layouts.values import Row, Turns, one_answer, with_parts
+from mfpo.data.layouts.values import Row, Turns, inline_images, one_answer, with_parts
 from mfpo.errors import RowError
 from mfpo.records import ImageSource, Sample, text_of
 
@@ -159,8 +159,23 @@ def image_column(layout: Layout, row: Row) -> str | None:
     there = [name for name in IMAGE_COLUMNS if name in row]
     if not there and layout.image_id:
         return "image_id"
-    return next(
-        (name for name in there if row[name] is not None and row[name] != ""), there[0] if there else None
+    return next((name for name in there if not _is_empty(row[name])), there[0] if there else None)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value of an image column is no image: nothing, or only such in a list or a record."""
+    if isinstance(value, (list, tuple)):
+        return all(item is None or item == "" or _is_empty_record(item) for item in value)
+    return value is None or value == "" or _is_empty_record(value)
+
+
+def _is_empty_record(value: Any) -> bool:
+    # Without the key, its bytes were left out when the row was read.
+    return (
+        isinstance(value, Mapping)
+        and "bytes" in value
+        and value["bytes"] is None
+        and value.get("path") in (None, "")
     )
 
 
@@ -232,11 +247,14 @@ def extra_columns(layout: Layout, row: Row) -> dict[str, Any]:
 
 
 def row_files(layout: Layout, row: Row, files: ImageFiles) -> list[str]:
-    """Paths of the image files that a row's columns name, as far as they can be told without reading it."""
+    """Paths of the image files that a row names, as far as they can be told without reading it."""
     column = image_column(layout, row)
     if column == "image_id":
         return [_visual_genome(row["image_id"], files).path or ""] if _is_id(row["image_id"]) else []
     names = [*image_names(row.get(column or "")), *image_names(row.get("rejected_images"))]
+    inline = [image for name in sorted(layout.columns) for image in inline_images(row.get(name))]
+    # Two conversations may tell the same prompt.
+    names += dict.fromkeys(name for image in inline for name in image_names(image))
     return [str(files.root / name) for name in names]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -116,15 +116,31 @@ def _parts(content: Any, column: str) -> Parts:
         part = part if isinstance(part, Mapping) else {}
         kind = part.get("type")
         if kind in ("image", "image_url"):
-            inline = next((part[key] for key in _PART_KEYS if part.get(key) is not None), None)
-            if isinstance(inline, Mapping) and inline.get("url") is not None:
-                inline = inline["url"]
+            inline = _inline_image(part)
             parts.append({"type": "image"} if inline is None else {"type": "image", "image": inline})
         elif kind == "text":
             parts.append({"type": "text", "text": text(part.get("text"), column)})
         else:
             raise RowError("bad-value", f"column {column}: a content part is neither image nor text")
     return parts
+
+
+def _inline_image(part: Mapping[str, Any]) -> Any:
+    """The image that an image part brings along, None if it is only a place."""
+    inline = next((part[key] for key in _PART_KEYS if part.get(key) is not None), None)
+    if isinstance(inline, Mapping) and inline.get("url") is not None:
+        return inline["url"]
+    return inline
+
+
+def inline_images(value: Any) -> Iterator[Any]:
+    """The images that parts of [`messages`] bring along, in a value which is not checked."""
+    turns = value if isinstance(value, (list, tuple)) else [value]
+    for message in (turn for turn in turns if isinstance(turn, Mapping)):
+        content = message.get("content") if message.get("content") is not None else message.get("value")
+        for part in content if isinstance(content, (list, tuple)) else ():
+            if isinstance(part, Mapping) and part.get("type") in ("image", "image_url"):
+                yield _inline_image(part)
 
 
 def one_answer(value: Any, column: str, prompt: Messages) -> Messages:
@@ -179,5 +195,5 @@ def _split(part: dict[str, Any]) -> Parts:
         if index:
             parts.append({"type": "image"})
         if piece.strip():
-            parts.append({"type": "text", "text": piece.strip("\n")})
+            parts.append({"type": "text", "text": piece.strip("\r\n")})
     return parts
