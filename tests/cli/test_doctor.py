@@ -83,6 +83,18 @@ def test_missing_language_model_fails(
     assert found["English tagger"]["status"] == found["code only"]["status"] == "problem"
 
 
+def test_without_torch_it_says_so_and_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise OSError("libtorch_cpu.so: cannot open shared object file")
+
+    monkeypatch.setattr("mfpo.preferences.regions.base.default_checkpoints", missing)
+    assert main(["doctor", "--json"]) == 0
+    found = findings(capsys)
+    assert "torch" in found and "clipseg" not in found
+
+
 def test_region_backends_say_what_they_need(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

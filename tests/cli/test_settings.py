@@ -104,6 +104,8 @@ def test_mistakes_name_file_and_key(tmp_path: Path, text: str, message: str) -> 
         ("rate: fast", "give a number"),
         ("flag: 1", "give true or false"),
         ("name: yes", "give text; true, yes, no and null are text in quotes only"),
+        ("name: 2024_12_01", "write it in quotes"),
+        ("name: 1234e56", "write it in quotes"),
         ("kind: 3", "give one of easy, hard"),
         ("words: [[a]]", "give a list [...], each of its items text; true, yes"),
         ("maybe: [a]", "give a list [...], each of its items a whole number or null"),

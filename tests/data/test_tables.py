@@ -156,6 +156,37 @@ def test_the_stamp_follows_image_files(tmp_path: Path) -> None:
     assert Source(SourceConfig(dataset=str(tmp_path / "p.jsonl"))).outline().stamp != before
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**ROW, "image": "file://{folder}/a.png"},
+        {
+            **{name: value for name, value in ROW.items() if name not in ("image", "question")},
+            "prompt": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "path": "a.png"}, {"type": "text", "text": "What?"}],
+                }
+            ],
+        },
+    ],
+    ids=["file://", "inside a message"],
+)
+def test_the_stamp_follows_images_however_they_are_named(tmp_path: Path, row: dict[str, Any]) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(row).replace("{folder}", str(tmp_path)))
+    (tmp_path / "a.png").write_bytes(b"one")
+    before = Source(SourceConfig(dataset=str(tmp_path / "p.jsonl"))).outline().stamp
+    (tmp_path / "a.png").write_bytes(b"another")
+    assert Source(SourceConfig(dataset=str(tmp_path / "p.jsonl"))).outline().stamp != before
+
+
+def test_rejected_images_of_plain_bytes_are_seen_without_reading_them(tmp_path: Path) -> None:
+    columns = {name: pa.array([value] * 2) for name, value in ROW.items()}
+    columns["rejected_images"] = pa.array([[b"png"], [b"png"]], pa.list_(pa.binary()))
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    assert Source(SourceConfig(dataset=str(tmp_path / "p.parquet"))).outline().rejected_images
+
+
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for number, split in enumerate(("train", "test")):

@@ -18,7 +18,7 @@ from mfpo.data.folder import open_dataset, read_manifest, shard_files
 from mfpo.data.images import open_image
 from mfpo.data.writer import DatasetWriter
 from mfpo.errors import UserError
-from mfpo.preferences import build
+from mfpo.preferences import build, rejected
 from mfpo.preferences.build import build_dataset
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.noise import draw_step
@@ -334,6 +334,26 @@ def test_materialized_images_have_the_models_resolution(
         assert source_image.path == f"{row.id}.png" and image.size == (32, 32)
     with pytest.raises(UserError, match="--model_name_or_path"):
         build_dataset(replace(config, model_name_or_path=None))
+
+
+def test_a_picture_that_the_image_processor_refuses_costs_its_row(
+    source: Source, tmp_path: Path, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Qwen's does with one that is 200 times as wide as high."""
+    inputs, calls = rejected.rejected_inputs, []
+
+    def refusing(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise ValueError("absolute aspect ratio must be smaller than 200")
+        return inputs(*args)
+
+    monkeypatch.setattr(rejected, "rejected_inputs", refusing)
+    config = with_pictures(source, 3).config(
+        tmp_path / "out", materialize=True, model_name_or_path=str(tiny_llava)
+    )
+    assert build_dataset(config).skipped == {"unusable-image": 1}
+    assert len(list(open_dataset(tmp_path / "out"))) == 2
 
 
 def test_several_pictures_in_a_row(source: Source, tmp_path: Path) -> None:
