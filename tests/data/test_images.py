@@ -232,7 +232,9 @@ def test_a_damaged_avif_is_a_row_error() -> None:
     assert reason(damaged) == "broken-image"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("Failed to decode frame 0"), NotImplementedError("no such")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Failed to decode frame 0"), NotImplementedError("no such"), MemoryError()]
+)
 def test_whatever_a_decoder_raises_is_a_row_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(self: Image.Image) -> None:
         raise error

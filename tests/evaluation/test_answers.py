@@ -177,6 +177,9 @@ def test_score_writes_a_self_describing_file(again: GenerateConfig, capsys) -> N
     assert list(result.definitions) == list(content["metrics"])
     output = capsys.readouterr().out
     assert "CHAIR_s" in output
+    # The terminal has no room for all of them.
+    assert "repeats" in content["metrics"] and "│ repeats" not in output
+    assert "│ F1 " in output and "they stand in the score file" in output
     assert str(path) in output
 
 

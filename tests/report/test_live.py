@@ -151,6 +151,15 @@ def test_card_of_local_files_names_no_folders(tmp_path):
     assert "`base`" in card.text and "`rows`" in card.text
 
 
+def test_card_written_elsewhere_takes_no_folder_for_a_name_of_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "sft").mkdir(parents=True)
+    folder = run_folder(tmp_path / "runs" / "mine", model_name_or_path="runs/sft", dataset="org/pairs")
+    monkeypatch.chdir(tmp_path / "runs")
+    card = ModelCard(model_card(load_runs([folder])[0]))
+    assert card.data.base_model is None and "`sft`" in card.text
+    assert card.data.datasets == ["org/pairs"]
+
+
 def test_report_writes_cards_again(tmp_path):
     folder = run_folder(tmp_path / "mine")
     scored(folder)

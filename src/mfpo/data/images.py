@@ -43,6 +43,7 @@ _DECODING_ERRORS = (
     TypeError,
     OverflowError,
     RuntimeError,  # AVIF
+    MemoryError,  # a damaged header asks a decoder for more than there is
     struct.error,
     zlib.error,
 )

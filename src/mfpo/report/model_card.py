@@ -88,7 +88,7 @@ def model_card(run: Run) -> str:
         run: The run.
     """
     config = run.config
-    base, dataset = (_public(config.get(name)) for name in ("model_name_or_path", "dataset"))
+    base, dataset = (_public(config.get(name), run.path) for name in ("model_name_or_path", "dataset"))
     library = "peft" if (run.path / "adapter_config.json").is_file() else "transformers"
     objective = str(config.get("objective", "mfpo"))
     data = ModelCardData(
@@ -96,8 +96,8 @@ def model_card(run: Run) -> str:
         library_name=library,
         pipeline_tag="image-text-to-text",
         tags=["mfpo", "preference", *({objective} if ":" not in objective else ())],
-        base_model=base if _on_hub(config.get("model_name_or_path")) else None,
-        datasets=[dataset] if _on_hub(config.get("dataset")) else None,
+        base_model=base if _on_hub(config.get("model_name_or_path"), run.path) else None,
+        datasets=[dataset] if _on_hub(config.get("dataset"), run.path) else None,
         eval_results=_results(run) or None,
     )
     sections = [
@@ -119,15 +119,21 @@ def model_card(run: Run) -> str:
     )
 
 
-def _on_hub(name: Any) -> bool:
-    """Whether a name is one of the Hub's, ``organisation/name``, and no folder here."""
+def _on_hub(name: Any, run: Path) -> bool:
+    """Whether a name is one of the Hub's, ``organisation/name``, and no folder.
+
+    A training names folders as seen from where it was started, which is most often a folder above the run,
+    and not always the one in which the card is written.
+    """
     text = str(name or "")
-    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not Path(text).exists()
+    if text.count("/") != 1 or text.startswith((".", "/", "~")):
+        return False
+    return not any((folder / text).exists() for folder in (Path(), *run.resolve().parents))
 
 
-def _public(name: Any) -> str:
+def _public(name: Any, run: Path) -> str:
     text = str(name or "unknown")
-    return text if _on_hub(text) else Path(text).name
+    return text if _on_hub(text, run) else Path(text).name
 
 
 def _finite(run: Run) -> list[tuple[str, str, float, tuple[float, float] | None]]:
