@@ -165,6 +165,21 @@ def test_a_trade_off_takes_both_its_sides_from_one_measure(
     assert point.lines[0].get_xydata().tolist() == [[40.0, 10.0]]
 
 
+def test_a_trade_off_of_photographs_is_that_of_amber(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = FILE.replace("scenes: [CHAIR_i, Cover]", "amber: [CHAIR, Cover]").replace(
+        "thresholds", "trade_off"
+    )
+    experiment = read_experiment(text, "mine", "mine.yaml", lambda: ())
+    columns = tuple(Column("amber", name, Metric("a", "b", better="lower")) for name in ("CHAIR", "Cover"))
+    names = {"CHAIR_i": "CHAIR", "Cover": "Cover"}
+    points = {(arm, "amber", names[name]): value for (arm, _, name), value in POINTS.items()}
+    measured = {key: pooled(value) for key, value in points.items()}
+    figure = drawn(Results(experiment, columns, measured, {}, ()), monkeypatch, tmp_path)
+    (axes,) = figure.axes
+    assert "Cover" in axes.get_xlabel() and "CHAIR" in axes.get_ylabel()
+    assert [tuple(bar.lines[0].get_xydata()[0]) for bar in axes.containers] == [(82.0, 17.0), (75.0, 11.0)]
+
+
 def test_a_trade_off_of_several_worlds_is_a_panel_each_of_one_scale(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

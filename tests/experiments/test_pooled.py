@@ -295,3 +295,22 @@ def test_a_sweep_chooses_the_best_rate_of_each_arm_and_of_equals_the_lower_one()
     column = Column("scenes", "F1", Metric("a", "b", better="higher"))
     assert choose(Results(experiment, (column,), measured, {}, ())) == {"dpo": 1e-4, "mfpo": 1e-5}
     assert choose(Results(experiment, (), {}, {}, ())) == {}, "nothing could be measured"
+
+
+def test_claims_are_judged_by_what_a_benchmark_calls_their_metrics() -> None:
+    """CHAIR_s of a claim is Hal of AMBER and CHAIR_s_refine of Object HalBench."""
+    metric = Metric("wrong", "all", better="lower")
+    columns = [
+        Column("amber", "Hal", metric),
+        Column("amber", "CHAIR", metric),
+        Column("objhal", "CHAIR_s_refine", metric),
+        Column("amber", "Cog", metric),
+    ]
+    cells = {
+        (arm, column.measure, column.name): Pooled(np.full((1, 2), value), np.full((1, 50), value), 9)
+        for arm, value in (("mfpo", 1.0), ("sft", 2.0))
+        for column in columns
+    }
+    claim = Claim("it helps", "mfpo", ("sft",), ("CHAIR_s",))
+    found = [(one.column.measure, one.column.name) for one in verdicts_on(claim, columns, cells)]
+    assert found == [("amber", "Hal"), ("objhal", "CHAIR_s_refine")]

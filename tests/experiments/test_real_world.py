@@ -20,7 +20,7 @@ from mfpo.experiments.run import folder_of, notes_of, plan_of
 from mfpo.experiments.run import run as experiment
 from mfpo.experiments.scheduler import missing_steps
 from mfpo.experiments.store import Store
-from mfpo.experiments.worlds import narrowest_variant
+from mfpo.experiments.worlds import given_rows, narrowest_variant
 from preference_rows import make_pairs
 
 MINE = """
@@ -140,6 +140,21 @@ def test_amber_is_asked_what_the_table_shows(settings: ExperimentConfig, tmp_pat
     assert narrowest_variant("amber", ["CHAIR", "Accuracy"]) is None
     assert narrowest_variant("amber", ["Accuracy"]) == "discriminative"
     assert narrowest_variant("pope", ["Accuracy"]) is None
+
+
+def test_probes_take_rows_of_their_own(settings: ExperimentConfig, tmp_path: Path) -> None:
+    plan = plan_of(settings, find(str(settings.name)))
+    probed = plan.measured["sft", "distortion"][0, 0]
+    assert probed.rows is not None and probed.rows == given_rows(str(tmp_path / "rows"))
+    assert any("probed on the training's rows" in note for note in notes_of(settings, plan, []))
+    with DatasetWriter(tmp_path / "others") as writer:
+        for pair in make_pairs(4):
+            writer.write(pair)
+    settings.probe_dataset = str(tmp_path / "others")
+    plan = plan_of(settings, find(str(settings.name)))
+    other = plan.measured["sft", "distortion"][0, 0]
+    assert other.digest != probed.digest
+    assert not any("probed on" in note for note in notes_of(settings, plan, []))
 
 
 def test_settings_that_are_not_the_trainings_alone_are_refused(settings: ExperimentConfig) -> None:

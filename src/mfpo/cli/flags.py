@@ -212,7 +212,10 @@ def _field_spec(setting: Setting, default: Any) -> StructFieldSpec:
     if setting.positional:
         metavar = f"{setting.name.upper()} ..." if get_origin(setting.type) in (list, tuple) else None
         annotation = Annotated[annotation, tyro.conf.Positional, tyro.conf.arg(metavar=metavar)]
-    if default is dataclasses.MISSING:
+    elif name := _optional(setting.type):
+        annotation = Annotated[annotation, tyro.conf.arg(metavar=name.upper())]
+    # What has an empty default is asked for where it is used, so that a configuration can be made step by step.
+    if default is dataclasses.MISSING or default == "":
         annotation = Annotated[annotation, tyro.conf.arg(help_behavior_hint="(required)")]
     return StructFieldSpec(
         name=setting.name,
@@ -220,6 +223,13 @@ def _field_spec(setting: Setting, default: Any) -> StructFieldSpec:
         default=MISSING if default is dataclasses.MISSING else default,
         helptext=setting.help,
     )
+
+
+def _optional(annotation: Any) -> str | None:
+    """Name of the plain type of which ``annotation`` is a value or None; tyro would show ``{None}|STR``."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    optional = type(None) in get_args(annotation) and kinds in ([str], [int], [float])
+    return kinds[0].__name__ if optional else None
 
 
 def _mapping_type(annotation: Any, default: Any) -> Any:

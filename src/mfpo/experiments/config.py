@@ -30,7 +30,15 @@ class DemoConfig:
 
 
 _OF_SCENES = ("sft_seeds", "cache_dir")
-_OF_LLAVA = ("model_name_or_path", "dataset", "data_dir", "num_samples", "batch_size", "train")
+_OF_LLAVA = (
+    "model_name_or_path",
+    "dataset",
+    "probe_dataset",
+    "data_dir",
+    "num_samples",
+    "batch_size",
+    "train",
+)
 """Settings of one world only."""
 
 
@@ -77,6 +85,10 @@ class ExperimentConfig(JudgeSettings):
 
     dataset: tuple[str, ...] = ()
     """Dataset folder of `mfpo build` (llava); a second one for arms that are trained on other rows."""
+
+    probe_dataset: str | None = None
+    """Dataset folder that distortion and attention are probed on (llava); the first --dataset if not given,
+    whose rows the arms were trained on."""
 
     data_dir: str | None = None
     """Folder with the data of each benchmark in a folder of its name: `amber`, `objhal`, ... (llava)."""

@@ -71,15 +71,21 @@ def _trade_off(results: Results, plan: Plan, store: Store) -> Figure | None:
         {column.name: column for column in results.columns if column.measure == measure}
         for measure in measures
     ]
-    columns = next((found for found in sides if {"CHAIR_i", "Cover"} <= found.keys()), None)
-    if columns is None:
+    names = [
+        (chair, found)
+        for found in sides
+        for chair in ("CHAIR_i", "CHAIR")
+        if {chair, "Cover"} <= found.keys()
+    ]
+    if not names:
         return _bars(results, plan, store)
+    chair, columns = names[0]
     worlds: dict[str, dict[str, tuple[Estimate, Estimate]]] = {}
     for arm in results.experiment.arms:
-        across, up = (results.estimate(arm.name, columns[name]) for name in ("Cover", "CHAIR_i"))
+        across, up = (results.estimate(arm.name, columns[name]) for name in ("Cover", chair))
         if across is not None and up is not None:
             worlds.setdefault(arm.world, {})[arm.plain_name] = across, up
-    return _scatters(worlds, "Cover, higher is better →", f"← lower is better, {in_words('CHAIR_i')}")
+    return _scatters(worlds, "Cover, higher is better →", f"← lower is better, {in_words(chair)}")
 
 
 def _scatters(

@@ -318,7 +318,7 @@ def verdicts_on(
     """One for each metric of the claim that was measured, against each of its arms."""
     found = []
     for column in columns:
-        if column.name not in claim.metrics or not column.metric.better:
+        if not _is_of(column, claim) or not column.metric.better:
             continue
         for than in claim.than:
             ours, theirs = ((arm, column.measure, column.name) for arm in (claim.better, than))
@@ -329,6 +329,19 @@ def verdicts_on(
             word = "unknown" if silent else judge(effect, column.metric.better)
             found.append(Verdict(claim, than, column, effect, word))
     return found
+
+
+_ALSO_CALLED = {
+    ("objhal", "CHAIR_s_refine"): "CHAIR_s",
+    ("amber", "Hal"): "CHAIR_s",
+    ("amber", "CHAIR"): "CHAIR_i",
+}
+"""What benchmarks of photographs call the metrics of a claim."""
+
+
+def _is_of(column: Column, claim: Claim) -> bool:
+    """Whether a claim is about a column, by its name or by that of the metric which it is."""
+    return bool({column.name, _ALSO_CALLED.get((column.measure, column.name))} & {*claim.metrics})
 
 
 def _is_silent(arm: str, measure: str, pooled: Mapping[tuple[str, str, str], Pooled]) -> bool:

@@ -161,6 +161,7 @@ def real_world(config: ExperimentConfig, experiment: Experiment) -> RealWorld:
     return RealWorld(
         given_model(config.model_name_or_path),
         tuple(given_rows(folder) for folder in config.dataset),
+        None if config.probe_dataset is None else given_rows(config.probe_dataset),
         settings=config.train,
         tuned=None if config.tuned is None else load_tuned(config.tuned),
         benchmarks=benchmarks,
@@ -246,6 +247,10 @@ def notes_of(config: ExperimentConfig, plan: Plan, failures: list[str]) -> list[
     if config.world == "llava":
         left_out = [name for name in unjudged(config) if name in plan.experiment.metrics]
         notes += [f"{name} is left out: it needs a judge (--judge_model)." for name in left_out]
+        if config.probe_dataset is None and {"distortion", "attention"} & plan.experiment.metrics.keys():
+            notes.append(
+                "Distortion and attention are probed on the training's rows (--probe_dataset: others)."
+            )
     if config.quick:
         notes.append(QUICK_NOTE)
     if (config.world == "scenes" or config.tuned is not None) and not plan.experiment.sweep:

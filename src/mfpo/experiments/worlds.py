@@ -146,6 +146,7 @@ class RealWorld:
     Attributes:
         given: The checkpoint.
         datasets: Dataset folders; the second one is that of arms whose rows come from templates.
+        probed: Dataset folder of the probes; the first of ``datasets`` when None.
         settings: Settings of every training, under those of the arms.
         tuned: Learning rates of the arms; that of the settings for all of them when None.
         benchmarks: Data of each benchmark that can be asked.
@@ -157,6 +158,7 @@ class RealWorld:
 
     given: GivenModel
     datasets: tuple[GivenRows, ...]
+    probed: GivenRows | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     tuned: Tuned | None = None
     benchmarks: Mapping[str, GivenData] = field(default_factory=dict)
@@ -200,7 +202,7 @@ class RealWorld:
         data = self.benchmarks.get(measure)
         if measure in ("distortion", "attention"):
             scopes, steps = PROBED if measure == "distortion" else ((), ())
-            probe = self.datasets[0]
+            probe = self.probed or self.datasets[0]
         elif measure != "rewards" and data is None:
             return None
         return Measurement(

@@ -7,7 +7,7 @@ import platform
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -247,5 +247,5 @@ def _environment() -> dict[str, Any]:
         "Python": platform.python_version(),
         **packages,
         "machine": f"{platform.system()} {platform.machine()}",
-        "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
