@@ -214,7 +214,7 @@ def _field_spec(setting: Setting, default: Any) -> StructFieldSpec:
         annotation = Annotated[annotation, tyro.conf.Positional, tyro.conf.arg(metavar=metavar)]
     elif name := _optional(setting.type):
         annotation = Annotated[annotation, tyro.conf.arg(metavar=name.upper())]
-    # What has an empty default is asked for where it is used, so that a configuration can be made step by step.
+    # An empty default is refused where it is used, so that a configuration can be made step by step.
     if default is dataclasses.MISSING or default == "":
         annotation = Annotated[annotation, tyro.conf.arg(help_behavior_hint="(required)")]
     return StructFieldSpec(
