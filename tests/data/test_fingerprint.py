@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import mfpo
+from mfpo.data import fingerprint
 from mfpo.data.fingerprint import code_digest, library_versions
 
 
@@ -14,7 +14,7 @@ def test_digest_changes_with_the_source_it_covers(tmp_path: Path, monkeypatch: p
     (package / "__init__.py").write_text("")
     (package / "a" / "one.py").write_text("x = 1\n")
     (package / "two.py").write_text("y = 1\n")
-    monkeypatch.setattr(mfpo, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(fingerprint, "_PACKAGE", package)
 
     def digests() -> tuple[str, str, str]:
         code_digest.cache_clear()

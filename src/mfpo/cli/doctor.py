@@ -16,7 +16,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from mfpo import __version__
+from mfpo.version import __version__
 
 Status: TypeAlias = Literal["ok", "problem", "info"]
 

@@ -10,10 +10,10 @@ import traceback
 from collections.abc import Sequence
 from itertools import groupby
 
-from mfpo import __version__
 from mfpo.cli.fields import UsageError
 from mfpo.cli.verbs import VERBS
 from mfpo.errors import Stopped, UserError, nearest
+from mfpo.version import __version__
 
 FAILURE = 1
 USAGE = 2

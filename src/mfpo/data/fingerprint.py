@@ -8,10 +8,9 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import mfpo
-
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 """Libraries whose versions may change pixels, tokens or log-probabilities."""
+_PACKAGE = Path(__file__).parents[1]
 
 
 @lru_cache
@@ -22,7 +21,7 @@ def code_digest(parts: tuple[str, ...] = ("",)) -> str:
         parts: Paths within the package, such as ``scenes`` or ``preferences/noise.py``; the whole package by
             default.
     """
-    root = Path(mfpo.__file__).parent
+    root = _PACKAGE
     digest = hashlib.sha256()
     for part in parts:
         path = root / part

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mfpo import __version__
 from mfpo.errors import UserError
 from mfpo.evaluation.decoding import decoding_options
 from mfpo.evaluation.servers.chat import given_address
+from mfpo.version import __version__
 
 if TYPE_CHECKING:
     from mfpo.evaluation.config import AnswerSettings

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mfpo import __version__
 from mfpo.data.files import save_config, write_atomic, write_json
 from mfpo.errors import UserError
 from mfpo.experiments.budget import QUICK, QUICK_NOTE, Budget
@@ -30,6 +29,7 @@ from mfpo.models.threads import one_thread
 from mfpo.report.report import write_report
 from mfpo.scenes.config import DifficultySettings
 from mfpo.training.config import TrainConfig
+from mfpo.version import __version__
 
 METHODS = ("dpo", "dpo+margin", "mdpo", "mfpo-at-once", "mfpo")
 """Arms of table 1 that the demo trains."""

@@ -15,7 +15,6 @@ from typing import Any
 
 from rich.console import Console
 
-from mfpo import __version__
 from mfpo.data.files import save_config, write_atomic, write_json
 from mfpo.errors import UserError, counted, nearest
 from mfpo.evaluation.benchmarks import BENCHMARKS, benchmark_class
@@ -41,6 +40,7 @@ from mfpo.experiments.worlds import (
 )
 from mfpo.scenes.config import DifficultySettings
 from mfpo.training.config import TrainConfig
+from mfpo.version import __version__
 
 
 def run(config: ExperimentConfig) -> None:

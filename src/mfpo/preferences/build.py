@@ -9,7 +9,6 @@ from pathlib import Path, PurePath
 
 from tqdm import tqdm
 
-from mfpo import __version__
 from mfpo.data.annotation_files import load_annotations
 from mfpo.data.annotations import Annotations
 from mfpo.data.card import CardNotes, is_complete_card, licence_of, write_card
@@ -31,6 +30,7 @@ from mfpo.preferences.regions.base import check_backend
 from mfpo.preferences.stream import Made
 from mfpo.preferences.summary import Summary, show_summary, why_none_found
 from mfpo.records import ImageSource, Noise, PreferencePair
+from mfpo.version import __version__
 
 
 def run(config: BuildConfig) -> None:

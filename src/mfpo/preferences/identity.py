@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mfpo import __version__
 from mfpo.data.sources import Outline, Source
 from mfpo.errors import UserError
 from mfpo.preferences.config import BuildConfig
+from mfpo.version import __version__
 
 HASHED_BYTES = 256 * 2**20
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from mfpo import __version__
 from mfpo.data.files import write_atomic
 from mfpo.report.runs import Run, load_runs
 from mfpo.training.config import TrainConfig
+from mfpo.version import __version__
 
 _HIDDEN = frozenset(
     {

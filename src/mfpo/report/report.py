@@ -15,7 +15,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mfpo import __version__
 from mfpo.data.files import write_atomic
 from mfpo.errors import UserError
 from mfpo.evaluation.comparison import Comparison
@@ -31,6 +30,7 @@ from mfpo.report.radar import radar, type_scores
 from mfpo.report.rows import RowView, dataset_rows, default_image_processor
 from mfpo.report.runs import Run, load_runs, settings_table
 from mfpo.report.tables import compare_all, result_tables
+from mfpo.version import __version__
 
 AGAINST = (("CHAIR_i", "Cover"), ("CHAIR", "Cover"))
 GALLERY_ROWS = 6

@@ -13,13 +13,13 @@ from typing import Any, Protocol, TextIO
 from markupsafe import Markup
 from PIL import Image
 
-from mfpo import __version__
 from mfpo.data.files import atomic_path, write_atomic
 from mfpo.errors import UserError
 from mfpo.report.browser.charts import Chart
 from mfpo.report.browser.records import BrowseRow, PageSettings, RowPictures
 from mfpo.report.browser.rows import SMALL
 from mfpo.report.page import KEYWORD_COLOURS, asset, csp_hash, embedded_json, encode_picture, render
+from mfpo.version import __version__
 
 SCRIPTS = ("masks", "noise", "filter", "loader", "verdicts", "list", "row", "main")
 ROWS_PER_CHUNK = 500
