@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from killed import kill_after_chunks
 from mfpo.data.folder import open_dataset
 from mfpo.data.writer import DatasetWriter
-from mfpo.difficulty import chunks, store
+from mfpo.difficulty import chunks, scores, store
 from mfpo.difficulty.config import RankConfig
 from mfpo.difficulty.fingerprint import fingerprint
 from mfpo.difficulty.rank import rank, run
@@ -212,6 +213,77 @@ def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(tiny_llava, tmp_path,
     assert files(killed / "reference") == files(tmp_path / "whole" / "reference")
     assert not parts.exists() and len(files(killed / "reference")) == 4
     assert result.skipped == 1 and len(result.scores.ids) == 13
+
+
+def bits(found):
+    return [
+        found.ids,
+        *(values.tolist() for values in (*found.logps.values(), *found.entropies.values())),
+        *(ragged.values.tolist() for ragged in found.tokens.values()),
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_encoding_ahead_changes_no_bit_and_no_order(vlm, monkeypatch, batch_size):
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 4)
+    pairs = make_pairs(11)
+    for number in (0, 4, 5, 6, 7, 9):
+        pairs[number] = make_pair(number, images=(ImageSource(path=f"/nowhere/{number}.png"),))
+    found = []
+    for ahead in (0, 1):
+        monkeypatch.setattr(scores, "batches_ahead", lambda device, ahead=ahead: ahead)
+        rows = EncodedRows(pairs, RowEncoder(vlm.processor))
+        found.append(
+            compute_scores(
+                vlm.model,
+                rows,
+                ImageEncoder(vlm.model, cache_bytes=0),
+                SEQUENCES,
+                batch_size=batch_size,
+                progress=False,
+                tokens=True,
+            )
+        )
+    (plain, skips), (ahead, same_skips) = found
+    assert bits(plain) == bits(ahead) and len(plain.ids) == 5
+    assert skips == same_skips and [skip.detail[9] for skip in skips] == list("045679")
+
+
+def test_the_cpu_is_left_to_the_model_that_computes_on_it():
+    assert [scores.batches_ahead(torch.device(kind)) for kind in ("cpu", "cuda", "mps")] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_pass_that_fails_at_a_row_keeps_what_it_has_and_leaves_no_thread(vlm, tmp_path, monkeypatch, ahead):
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(scores, "batches_ahead", lambda device: ahead)
+    pairs, threads, seen = make_pairs(10), set(threading.enumerate()), []
+    encode, fails = RowEncoder.encode, {pairs[6].id}
+
+    def spy(self, pair):
+        if pair.id in fails:
+            raise UserError("this layout is not known")
+        seen.append(pair.id)
+        return encode(self, pair)
+
+    monkeypatch.setattr(RowEncoder, "encode", spy)
+
+    def run_pass(folder):
+        rows = EncodedRows(pairs, RowEncoder(vlm.processor), cache_bytes=0)
+        images = ImageEncoder(vlm.model, cache_bytes=0)
+        return compute_scores(
+            vlm.model, rows, images, SEQUENCES, batch_size=2, progress=False, folder=folder
+        )[0]
+
+    with pytest.raises(UserError, match="this layout is not known"):
+        run_pass(tmp_path / "parts")
+    assert set(threading.enumerate()) == threads
+    assert [path.stem for path in (tmp_path / "parts").iterdir()] == ["000000000"]
+    fails.clear()
+    seen.clear()
+    resumed = run_pass(tmp_path / "parts")
+    assert seen == [pair.id for pair in pairs[4:]]
+    assert bits(resumed) == bits(run_pass(None))
 
 
 def test_scores_that_do_not_fit_are_refused_with_the_reason(vlm, dataset, capsys):

@@ -192,3 +192,13 @@ def test_a_killed_pass_goes_on(vlm, tiny_llava, tmp_path, monkeypatch):
     whole = semantic_entropies(vlm, make_pairs(7), SETTINGS, batch_size=16, progress=False)
     assert found.answers == whole.answers and torch.equal(found.entropies, whole.entropies)
     assert found.settings == SETTINGS and not list(folder.glob("*.parts"))
+
+
+def test_answers_of_other_code_are_made_again(tmp_path, monkeypatch):
+    found = SemanticEntropies(["a"], torch.zeros(1).double(), [["A mug."] * 4], [[0] * 4], [], SETTINGS)
+    found.save(tmp_path, "f00")
+    digest, loaded = SETTINGS.digest, SemanticEntropies.load(tmp_path, "f00")
+    assert loaded.settings == SETTINGS and loaded.answers == found.answers
+    monkeypatch.setattr(semantic, "code_digest", lambda parts: f"changed {parts}")
+    assert SemanticEntropies.load(tmp_path, "f00") is None
+    assert SETTINGS.digest != digest, "nor are the chunks of an interrupted pass used"

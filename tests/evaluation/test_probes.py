@@ -10,15 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
+from mfpo.data import images
 from mfpo.errors import UserError
+from mfpo.evaluation import distortion as distortion_module
+from mfpo.evaluation import grounding as grounding_module
 from mfpo.evaluation import probes
 from mfpo.evaluation.benchmarks.scenes import edited_scenes
 from mfpo.evaluation.config import ProbeConfig
+from mfpo.evaluation.distortion import Distortion, distortion, distortions
 from mfpo.evaluation.grounding import grounding
-from mfpo.evaluation.pair_scores import PairScorer
-from mfpo.evaluation.probes import Distortion, distortion, distortions
+from mfpo.evaluation.pair_scores import PairLogps, score_pairs
 from mfpo.evaluation.results import ScoreResult
 from mfpo.models.load import VLM, load_vlm
+from mfpo.preferences.encoding import RowEncoder
 from mfpo.preferences.regions.masks import box_of, encode_rle
 from mfpo.preferences.rejected import rejected_inputs
 from mfpo.records import ImageSource, Noise, PreferencePair, Region, assistant_message, row_seed, user_message
@@ -157,6 +161,29 @@ def test_unreadable_rows_are_counted(vlm: VLM, pairs: list[PreferencePair]) -> N
         distortion(vlm, [gone], [], progress=False)
 
 
+def test_a_picture_is_decoded_once_for_all_its_distortions(
+    vlm: VLM, pairs: list[PreferencePair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(
+        distortion_module, "open_image", lambda source: opened.append(source) or images.open_image(source)
+    )
+    distortion(vlm, pairs, CONDITIONS, progress=False)
+    assert opened == [pair.images[0] for pair in pairs]
+
+
+@pytest.mark.parametrize(("batch_size", "taken"), [(1, [1, 2, 3]), (4, [2, 2, 3]), (64, [3, 3, 3])])
+def test_rows_are_scored_as_they_come(
+    vlm: VLM, pairs: list[PreferencePair], batch_size: int, taken: list[int]
+) -> None:
+    encoder, started, seen = RowEncoder(vlm.processor, rejected_image=False), [], []
+    rows = ((pair.id, encoder.encode(pair)) for pair in pairs if started.append(pair.id) is None)
+    for key, logps in score_pairs(vlm, encoder, rows, batch_size=batch_size):
+        assert key == pairs[len(seen)].id and logps.chosen < 0 and logps.rejected < 0
+        seen.append(len(started))
+    assert seen == taken
+
+
 def test_a_blind_model_cannot_pass_the_grounding_probe(blind: VLM) -> None:
     """What it gains on one drawing it loses on the other."""
     result = grounding(blind, edited_scenes(6), progress=False)
@@ -188,18 +215,12 @@ def test_grounding_scores_equal_a_plain_forward_pass(vlm: VLM) -> None:
 
 def test_an_all_seeing_model_passes_the_probe(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its log-probability of a caption is how well the caption fits what is drawn."""
-    fits = {
-        "clean": {"chosen": 0.0, "rejected": -5.0},
-        "swapped": {"chosen": -5.0, "rejected": -1.0},
-        "removed": {"chosen": -3.0, "rejected": -4.0},
-    }
-
-    def flush(scorer: PairScorer) -> None:
-        for _, record, name in scorer.waiting:
-            record |= {f"{name} {answer}": fits[name][answer] for answer in ("chosen", "rejected")}
-        scorer.waiting.clear()
-
-    monkeypatch.setattr(PairScorer, "flush", flush)
+    fits = {"clean": PairLogps(0, -5), "swapped": PairLogps(-5, -1), "removed": PairLogps(-3, -4)}
+    monkeypatch.setattr(
+        grounding_module,
+        "score_pairs",
+        lambda vlm, encoder, rows, batch_size: (((record, name), fits[name]) for (record, name), _ in rows),
+    )
     metrics = grounding(vlm, edited_scenes(3), progress=False).metrics
     assert metrics == {
         "swap_accuracy": 100, "clean_accuracy": 100, "pair_accuracy": 100, "removal_accuracy": 100,

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mfpo.evaluation.attention import attention
-from mfpo.evaluation.probes import distortion, distortions
+from mfpo.evaluation.distortion import distortion, distortions
 from mfpo.models.load import VLM, load_vlm
 from mfpo.preferences.regions.masks import box_mask, box_of, encode_rle
 from mfpo.records import (

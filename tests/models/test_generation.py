@@ -14,6 +14,7 @@ from mfpo.models import generation
 from mfpo.models.generation import SeededSampler, banned_tokens, generate, generate_batches, keep_top_p
 from mfpo.models.load import VLM, load_vlm
 from mfpo.records import user_message
+from other_models import llava_next, qwen2_vl
 
 QUESTIONS = [
     "Describe.",
@@ -75,6 +76,55 @@ def test_several_answers_to_a_prompt_stand_side_by_side(vlm, images, prompts) ->
         vlm, images[2:3], prompts[2:3], ids=["2"], num_return_sequences=3, **settings
     )
     assert len(set(answers[:3])) == 3
+
+
+@pytest.mark.parametrize("make", [None, qwen2_vl, llava_next], ids=["llava", "patches", "tiles"])
+def test_a_picture_is_processed_once_for_all_answers_about_it(make, vlm, monkeypatch) -> None:
+    """The inputs, and so the answers, are those of a processor that is given every picture anew."""
+    vlm = vlm if make is None else make()
+    rng = np.random.default_rng(1)
+    shapes = [(40, 40), (32, 64), (64, 24), (40, 50)]
+    pictures = [Image.fromarray(rng.integers(0, 255, (*shape, 3), dtype=np.uint8)) for shape in shapes]
+    asked = [user_message(question) for question in QUESTIONS]
+    processed: list[int] = []
+    kind = type(vlm.processor.image_processor)
+    call = kind.__call__
+    monkeypatch.setattr(
+        kind,
+        "__call__",
+        lambda self, images, *a, **k: (processed.append(len(images)), call(self, images, *a, **k))[1],
+    )
+
+    def answers() -> tuple[list[str], list[dict[str, torch.Tensor]]]:
+        processed.clear()
+        inputs = []
+
+        def decoder(vlm: VLM, batch: generation.PromptBatch) -> torch.Tensor:
+            assert len(batch.images) == len(batch.ids) == len(batch.inputs["input_ids"])
+            inputs.append(dict(batch.inputs))
+            return generation.plain_decoding(vlm, batch)
+
+        settings = {"max_new_tokens": 6, "temperature": 1.0, "batch_size": 8, "num_return_sequences": 4}
+        batches = list(generate_batches(vlm, pictures, asked, decoder=decoder, **settings))
+        return sorted(answer for batch in batches for answer in batch), inputs
+
+    found, ours = answers()
+    assert processed == [2, 2]
+    monkeypatch.setattr(generation, "_repeated", lambda *a: None)
+    expected, theirs = answers()
+    assert processed == [2, 8, 2, 8]
+    assert found == expected and len({answer for _, answer in found}) > 4
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_inputs_that_cannot_be_told_apart_are_made_anew() -> None:
+    """Tiles without a number of them for each picture."""
+    text = torch.arange(6).view(2, 3)
+    repeated = generation._repeated({"input_ids": text}, [0, 0, 1], 2)
+    assert repeated is not None and torch.equal(repeated["input_ids"], text[[0, 0, 1]])
+    tiles = {"input_ids": text, "pixel_values": torch.zeros(5, 3, 4, 4)}
+    assert generation._repeated(tiles, [0, 0, 1], 2) is None
 
 
 @pytest.mark.parametrize("temperature", [0.0, 5.0])

@@ -96,6 +96,14 @@ def test_autocast_computes_logits_in_bfloat16():
     assert layer.weight.grad.dtype == hidden.grad.dtype == torch.float32
 
 
+def test_a_gpu_gets_chunks_that_fill_it():
+    tokens, vocabulary = 1000, 150_000
+    parts = list(module._chunks(tokens, vocabulary, torch.device("cuda")))
+    assert parts[0] == slice(0, module.CUDA_CHUNK_ELEMENTS // vocabulary) and parts[0].stop > 256
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+    assert parts[-1].stop == tokens
+
+
 def test_logits_never_exist_as_a_whole():
     """Nothing of N x V elements is made, forward or backward."""
     largest = 0

@@ -75,8 +75,21 @@ def test_nothing_is_kept_while_the_projector_is_trained_or_without_a_budget(tiny
     for name, parameter, part in parameter_parts(vlm.model):
         parameter.requires_grad_(part == "projector" and "bias" in name)
     for encoder in (ImageEncoder(vlm.model), ImageEncoder(vlm.model.requires_grad_(False), cache_bytes=0)):
+        seen = []
+        encode = encoder._encode
+        encoder._encode = lambda images, e=encode, s=seen: (s.append(len(images)), e(images))[1]
         score_responses(vlm.model, batch_of(vlm), encoder)
-        assert not encoder._kept
+        assert not encoder._kept and seen == [6], "all pictures of the batch together"
+
+
+def test_features_fit_as_a_whole_or_not(tiny_llava):
+    vlm = load(tiny_llava)
+    vlm.model.requires_grad_(False)
+    image = batch_of(vlm).images[0]
+    # 16 tokens of width 32 in float32.
+    encoder = ImageEncoder(vlm.model, cache_bytes=10 * 16 * 32 * 4)
+    assert encoder.fits(image, 10) and not encoder.fits(image, 11)
+    assert not encoder.kept_bytes
 
 
 def test_images_of_different_numbers_of_tiles_and_patches():

@@ -12,7 +12,7 @@ from mfpo.models.load import VLM, load_vlm
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, RowEncoder
 from mfpo.training.arguments import training_arguments
-from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset
+from mfpo.training.batching import CurriculumDataset, PreferenceCollator, ScheduledRow
 from mfpo.training.config import TrainConfig
 from mfpo.training.objectives import Loss, get_objective
 from mfpo.training.reference import CopyReference
@@ -79,13 +79,13 @@ def test_loss_and_gradients_of_dpo_equal_trls(tiny_llava, tmp_path, kind, smooth
     vlm, reference = load(tiny_llava)
     config = TrainConfig(output_dir=str(tmp_path / "ours"), per_device_train_batch_size=3)
     rows = EncodedRows(pairs, RowEncoder(vlm.processor, rejected_image=False))
-    turns = TurnDataset(rows, [Turn(i, 1) for i in range(3)], None, ("chosen", "rejected"))
+    dataset = CurriculumDataset(rows, [ScheduledRow(i, 1) for i in range(3)], None, ("chosen", "rejected"))
     collator = PreferenceCollator(("chosen", "rejected"), vlm.tokenizer.pad_token_id)
     objective = get_objective("dpo")
     ours = PreferenceTrainer(
         vlm.model,
         training_arguments(config, "float32", vlm.device),
-        turns=turns,
+        dataset=dataset,
         collator=collator,
         loss=Loss(
             objective,
@@ -98,7 +98,7 @@ def test_loss_and_gradients_of_dpo_equal_trls(tiny_llava, tmp_path, kind, smooth
         processor=vlm.processor,
     )
     vlm.model.train()
-    loss = ours.compute_loss(vlm.model, collator([turns[i] for i in range(3)]))
+    loss = ours.compute_loss(vlm.model, collator([dataset[i] for i in range(3)]))
     loss.backward()
 
     untrained = {"sigmoid": 0.6931, "robust": 0.6931, "ipo": 1 / (4 * beta**2), "hinge": 1.0}[kind]

@@ -10,8 +10,8 @@ from mfpo.models.load import load_vlm
 from mfpo.models.logprobs import Layout
 from mfpo.preferences.collate import row_tokens
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, RowEncoder
-from mfpo.training.batching import PreferenceCollator, Turn, TurnDataset
-from mfpo.training.train import train
+from mfpo.training.batching import CurriculumDataset, PreferenceCollator, ScheduledRow
+from mfpo.training.train import run, train
 from preference_rows import make_pairs
 
 SHARED = Layout(shared=True, chunked=True)
@@ -56,7 +56,7 @@ def test_a_limit_of_tokens_splits_the_step_and_not_its_gradient(trained, tmp_pat
 
 def test_parts_keep_to_the_limit(vlm):
     rows = EncodedRows(make_pairs(6), RowEncoder(vlm.processor))
-    dataset = TurnDataset(rows, [Turn(i, 1) for i in range(6)], None, SEQUENCES)
+    dataset = CurriculumDataset(rows, [ScheduledRow(i, 1) for i in range(6)], None, SEQUENCES)
     batches = PreferenceCollator(SEQUENCES, 0, SHARED, max_tokens=260)([dataset[i] for i in range(6)])
     parts = [batches["batch"], *batches["more"]]
     assert sorted(identifier for part in parts for identifier in part.ids) == sorted(rows.ids)
@@ -66,15 +66,15 @@ def test_parts_keep_to_the_limit(vlm):
     assert sum(part.responses.tokens for part in parts) == expected
 
 
-@pytest.mark.parametrize(
-    "changes", [{"max_tokens": 0}, {"max_tokens": 100, "trainer": {"fsdp": "full_shard"}}]
-)
-def test_limits_that_cannot_be(config_in, changes):
-    from mfpo.training.train import run
+def test_a_limit_of_no_tokens(config_in):
+    with pytest.raises(UserError, match="at least 1"):
+        run(config_in(dataset="d", model_name_or_path="m", max_tokens=0))
 
-    config = config_in(dataset="d", model_name_or_path="m", **changes)
-    with pytest.raises(UserError, match=r"at least 1|same number of forward passes"):
-        run(config)
+
+def test_a_limit_of_tokens_where_parameters_are_shared(vlm, config_in, tmp_path):
+    with pytest.raises(UserError, match="same number of forward passes"):
+        train(vlm, make_pairs(3), config_in(max_tokens=100, trainer={"fsdp": "full_shard"}))
+    assert not list((tmp_path / "run").iterdir()), "it is told before the reference pass"
 
 
 def test_the_report_names_the_layout(vlm, config_in, capsys):

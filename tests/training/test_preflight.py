@@ -99,7 +99,7 @@ def test_a_dry_run_scores_a_few_rows_only(vlm, config_in, tmp_path, capsys, monk
     config = config_in(dry_run=True, gradient_accumulation_steps=2, num_train_epochs=2)
     assert train(vlm, make_pairs(60), config) is None
     out = capsys.readouterr().out
-    assert "120 turns of 60 rows, 30 steps of 4 rows" in out
+    assert "120 examples from 60 rows, 30 steps of 4 rows" in out
     assert len(set(encoded)) < 16, "eight to compare lengths, and two batches"
     assert not list((tmp_path / "run").rglob("*.safetensors"))
     assert "USER:" in out and "the reference pass before it takes about" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -69,7 +70,9 @@ def test_what_is_left_is_ranked_by_the_weights_of_that_moment(load, config_in, t
     easier, harder = (second, third) if stages == "easy_to_hard" else (third, second)
     assert max(easier) <= min(harder)
     order = SavedOrder.load(checkpoint)
-    assert [row for row, _ in order.turns] == [row for row, _ in seen]
+    assert [row for row, _ in order.schedule] == [row for row, _ in seen]
+    saved = json.loads((checkpoint / "order.json").read_text())
+    assert list(saved) == ["planned", "turns", "settings"], "as earlier versions wrote it"
     # The new order is not the old one, or the test would show nothing.
     seen.clear()
     settings = {**SETTINGS, "rescore_between_stages": False}
@@ -103,7 +106,7 @@ def test_killed_while_rows_are_ranked(tiny_llava, config_in, tmp_path, monkeypat
     save_config(cut, tmp_path / "cut.yaml")
     # Three chunks of the reference pass, and the first of the two of the seven rows that are left.
     kill_after_chunks(4, "train", "--config", str(tmp_path / "cut.yaml"))
-    assert SavedOrder.load(tmp_path / "cut" / "checkpoint-2").turns is None
+    assert SavedOrder.load(tmp_path / "cut" / "checkpoint-2").schedule is None
     (parts,) = (tmp_path / "cut" / "reference").glob("after-checkpoint-2.*.parts")
     assert len(list(parts.iterdir())) == 1
 
@@ -153,7 +156,7 @@ def test_semantic_difficulty(load, config_in, tmp_path):
     result = train(load(), PAIRS, config)
     assert result.steps == 6
     ranked = sorted(range(11), key=lambda row: (found.entropies[row].item(), row))
-    order = SavedOrder.load(tmp_path / "run" / "checkpoint-2").turns
+    order = SavedOrder.load(tmp_path / "run" / "checkpoint-2").schedule
     first = {row for row, stage in order if stage == 1}
     assert first == {PAIRS[row].id for row in ranked[:4]}
     assert torch.isfinite(found.entropies).all()

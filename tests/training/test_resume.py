@@ -20,9 +20,11 @@ from mfpo.data.files import save_config
 from mfpo.data.writer import DatasetWriter
 from mfpo.errors import Stopped, UserError
 from mfpo.models.load import load_vlm
+from mfpo.models.vision import ImageEncoder
 from mfpo.training import batching
+from mfpo.training import setup as preparation
 from mfpo.training import trainer as trainer_module
-from mfpo.training.batching import Turn
+from mfpo.training.batching import ScheduledRow
 from mfpo.training.checkpoints import SavedOrder, can_go_on, last_whole_checkpoint
 from mfpo.training.config import TrainConfig
 from mfpo.training.train import run, train
@@ -71,6 +73,43 @@ def at_call(monkeypatch, number, act):
         return compute_loss(self, *args, **kwargs)
 
     monkeypatch.setattr(PreferenceTrainer, "compute_loss", spy)
+
+
+@pytest.mark.parametrize("reference", ["precomputed", "copy"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_features_of_all_pictures_are_kept_or_none(load, config_in, tmp_path, monkeypatch, reference, kept):
+    """Either way a training that is resumed in the middle of a pass goes on bit for bit."""
+    need = 6 * 2 * 16 * 32 * 4
+    monkeypatch.setattr(preparation, "CACHE_BYTES", need if kept else need - 1)
+    encoded: list[int] = []
+    encode, step = ImageEncoder._encode, PreferenceTrainer.training_step
+
+    def spy(self, images):
+        encoded.append(len(images))
+        return encode(self, images)
+
+    def counted(self, *args, **kwargs):
+        encoded.append(0)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(ImageEncoder, "_encode", spy)
+    monkeypatch.setattr(PreferenceTrainer, "training_step", counted)
+    settings = {"num_train_epochs": 2, "save_steps": 100, "reference": reference}
+    train(load(), make_pairs(6), config_in(output_dir=str(tmp_path / "whole"), **settings))
+    in_steps = encoded[encoded.index(0) :]
+    models = 2 if reference == "copy" else 1
+    if kept:
+        assert set(in_steps) <= {0, 1} and sum(in_steps) <= 12 * models
+    else:
+        assert in_steps == [0, *[4] * models] * 6, "two rows with two pictures each"
+    config = config_in(output_dir=str(tmp_path / "cut"), resume_from_checkpoint="auto", **settings)
+    with monkeypatch.context() as patch:
+        at_call(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped):
+            train(load(), make_pairs(6), config)
+    train(load(), make_pairs(6), config)
+    assert equal(tmp_path / "cut", tmp_path / "whole")
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
 
 
 def test_stopped_by_a_signal_after_any_step(load, config_in, tmp_path, monkeypatch, use_lora):
@@ -357,18 +396,18 @@ def test_stages_share_one_optimizer_and_one_schedule(load, config_in, tmp_path, 
 
     monkeypatch.setattr(PreferenceTrainer, "training_step", spy)
     states, rates = [], []
-    planned: list[Turn] = []
+    planned: list[ScheduledRow] = []
     for stages in ("easy_to_hard", "none"):
         optimizers.clear()
         if stages == "none":
-            turns = [Turn(turn.row, 1) for turn in planned]
-            monkeypatch.setattr(batching.TurnPlan, "turns", lambda self, turns=turns: turns)
+            schedule = [ScheduledRow(scheduled.row, 1) for scheduled in planned]
+            monkeypatch.setattr(batching.CurriculumPlan, "schedule", lambda self, schedule=schedule: schedule)
         config = config_in(
             output_dir=str(tmp_path / stages), stages=stages, num_train_epochs=2, warmup_ratio=0.2
         )
         result = train(load(), make_pairs(9), config)
         trainer = optimizers[0][0]
-        planned = trainer.train_dataset.turns
+        planned = trainer.train_dataset.schedule
         assert len({identity for _, identity, _ in optimizers}) == 1
         assert [epoch for _, _, epoch in optimizers] == list(range(9))
         states.append(trainer.optimizer.state_dict()["state"])
@@ -390,7 +429,8 @@ def test_a_training_of_one_step_changes_the_model(load, config_in, capsys):
     result = train(vlm, make_pairs(6), config)
     out = capsys.readouterr().out
     assert (
-        "6 turns of 6 rows, 1 step of 6 rows" in out and "no warm-up: of 1 step nothing would be left" in out
+        "6 examples from 6 rows, 1 step of 6 rows" in out
+        and "no warm-up: of 1 step nothing would be left" in out
     )
     assert "1 step for 3 stages" in out and "--gradient_accumulation_steps" in out
     after = dict(result.vlm.model.named_parameters())

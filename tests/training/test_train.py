@@ -240,7 +240,7 @@ def test_dry_run_prints_the_checks(config_in, vlm, capsys):
         is None
     )
     out = capsys.readouterr().out
-    assert "6 turns of 6 rows, 3 steps of 2 rows" in out and "q_proj" in out
+    assert "6 examples from 6 rows, 3 steps of 2 rows" in out and "q_proj" in out
     assert "step-0 loss must be 2.07944 and is 2.0794" in out
     assert "lengths of all 6 rows, by their text: at most" in out
     assert "longest batch (rows 0000" in out and "training takes about" in out

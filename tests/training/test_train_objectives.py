@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -200,11 +201,12 @@ class TestBalance:
             expected = text * line["loss/text"] + image * line["loss/image"] + line["loss/margin"]
             assert line["loss"] == pytest.approx(expected, abs=1e-3)
 
-    def test_resumed_equals_uninterrupted(self, tiny_llava, config_in, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("trainer", [{}, {"restore_callback_states_from_checkpoint": True}])
+    def test_resumed_equals_uninterrupted(self, tiny_llava, config_in, tmp_path, monkeypatch, trainer):
         def go(folder, **changes):
             vlm = load_vlm(str(tiny_llava), device="cpu", dtype="float32")
             settings = {"balance_modalities": True, "num_train_epochs": 3, "save_steps": 4, **changes}
-            settings |= {"learning_rate": 1e-2}
+            settings |= {"learning_rate": 1e-2, "trainer": trainer}
             return train(vlm, make_pairs(6), config_in(output_dir=str(tmp_path / folder), **settings))
 
         whole = go("whole")
@@ -226,6 +228,11 @@ class TestBalance:
             patch.setattr(PreferenceTrainer, "compute_loss", die)
             with pytest.raises(KilledError):
                 go("cut")
+        sums = tmp_path / "cut" / "checkpoint-4" / "metric_sums_0.json"
+        saved = json.loads(sums.read_text())
+        assert "balance" not in saved, "it is in trainer_state.json"
+        # As checkpoints of earlier versions have it too.
+        sums.write_text(json.dumps({**saved, "balance": [7.0, 7.0]}))
         resumed = go("cut", resume_from_checkpoint="last")
         ours, theirs = whole.vlm.model.state_dict(), resumed.vlm.model.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)

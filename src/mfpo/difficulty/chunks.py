@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Chunk:
 
 def compute_in_chunks(
     ids: Sequence[str],
-    compute: Callable[[range], Chunk],
+    compute: Callable[[Sequence[range]], Generator[Chunk, None, None]],
     *,
     folder: Path | None,
     label: str,
@@ -85,7 +86,7 @@ def compute_in_chunks(
 
     Args:
         ids: Ids of all rows.
-        compute: Makes the chunk of a range of rows.
+        compute: Makes the chunk of each of these ranges of rows, in their order, when it is asked for.
         folder: Where chunks are stored as they are done; None stores nothing.
         label: What the progress bar is called.
         progress: Whether to show one.
@@ -95,22 +96,30 @@ def compute_in_chunks(
     """
     state = PartialState()
     starts = range(0, len(ids), CHUNK_ROWS)[state.process_index :: state.num_processes]
-    mine: list[tuple[int, Chunk]] = []
-    with tqdm(
-        total=len(ids), desc=label, unit="row", disable=not (progress and state.is_main_process)
-    ) as bar:
-        for start in starts:
-            rows = range(start, min(start + CHUNK_ROWS, len(ids)))
-            wanted = ids[rows.start : rows.stop]
-            path = folder / f"{start:09d}.safetensors" if folder is not None else None
-            chunk = Chunk.load(path, wanted) if path is not None else None
-            if chunk is None:
-                chunk = compute(rows)
-                if path is not None:
-                    chunk.save(path, wanted)
-            mine.append((start, chunk))
+    mine = [range(start, min(start + CHUNK_ROWS, len(ids))) for start in starts]
+    done: dict[int, Chunk] = {}
+    if folder is not None:
+        for rows in mine:
+            chunk = Chunk.load(_file(folder, rows), ids[rows.start : rows.stop])
+            if chunk is not None:
+                done[rows.start] = chunk
+    missing = [rows for rows in mine if rows.start not in done]
+    known = min(sum(len(rows) for rows in mine if rows.start in done) * state.num_processes, len(ids))
+    show = progress and state.is_main_process
+    with (
+        tqdm(total=len(ids), initial=known, desc=label, unit="row", disable=not show) as bar,
+        closing(compute(missing)) as chunks,
+    ):
+        for rows, chunk in zip(missing, chunks, strict=True):
+            if folder is not None:
+                chunk.save(_file(folder, rows), ids[rows.start : rows.stop])
+            done[rows.start] = chunk
             bar.update(min(len(rows) * state.num_processes, len(ids) - bar.n))
-    return [chunk for _, chunk in sorted(gather_object(mine), key=lambda item: item[0])]
+    return [chunk for _, chunk in sorted(gather_object(list(done.items())), key=lambda item: item[0])]
+
+
+def _file(folder: Path, rows: range) -> Path:
+    return folder / f"{rows.start:09d}.safetensors"
 
 
 def discard_chunks(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from mfpo.data.files import write_json
 from mfpo.data.fingerprint import code_digest, library_versions
 from mfpo.difficulty.config import Precision
 from mfpo.models.logprobs import PLAIN, Layout
-from mfpo.preferences.encoding import Rows
+from mfpo.preferences.encoding import Rows, light_rows
 from mfpo.records import PreferencePair
 
 if TYPE_CHECKING:
@@ -27,17 +27,26 @@ CODE = (
     "data/images.py",
     "difficulty/chunks.py",
     "difficulty/entropy.py",
+    "difficulty/prefetch.py",
     "difficulty/ragged.py",
     "difficulty/scores.py",
-    "models",
+    "models/chat.py",
+    "models/head.py",
+    "models/logprobs.py",
+    "models/mode.py",
+    "models/packing.py",
+    "models/vision.py",
     "preferences/collate.py",
     "preferences/encoding.py",
     "preferences/erase.py",
     "preferences/noise.py",
     "preferences/regions/masks.py",
     "preferences/rejected.py",
+    "records.py",
 )
-"""Source that scores depend on."""
+"""Source that scores depend on: what `difficulty/scores.py` imports, as a test checks, but for what cannot
+change a number. What loads, quantises or merges a model, and what chooses the layout, is not in it: weights,
+configuration, processor and layout are parts of their own."""
 UNRELATED = frozenset({"_name_or_path", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id"})
 """Entries of a model's configuration that change no score; a trainer sets some of them."""
 DIGEST = 64
@@ -142,10 +151,8 @@ def weights_digest(model: nn.Module) -> bytes:
 
 def _rows_digests(rows: Rows, encoder: RowEncoder) -> tuple[str, str]:
     """SHA-256 over the rows' ids, and over what makes their rejected images; 32 bytes a row are held."""
-    without_images = getattr(rows, "without_images", None)
-    light: Iterable[PreferencePair] = without_images() if without_images is not None else rows
     ids, noise = [], []
-    for pair in light:
+    for pair in light_rows(rows):
         ids.append(pair.id)
         noise.append(hashlib.sha256(_noise_text(pair, encoder).encode()).digest())
     return _digest(sorted(ids)), hashlib.sha256(b"".join(sorted(noise))).hexdigest()

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
@@ -23,6 +22,7 @@ from mfpo.models.load import VLM, default_device, default_dtype, load_vlm, proce
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import SEQUENCES, EncodedRows, NoiseOverride, RowEncoder, Rows
 from mfpo.preferences.layouts import LayoutChoice, choose_layout
+from mfpo.preferences.lengths import spread_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _dry_run(
     if found is not None:
         lines.append(f"{len(found.scores.ids)} rows are scored already: nothing to do")
     else:
-        spread = np.unique(np.linspace(0, len(rows) - 1, min(batch_size, len(rows))).astype(int)).tolist()
+        spread = spread_rows(len(rows), batch_size)
         sample = EncodedRows([rows.rows[row] for row in spread], rows.encoder, cache_bytes=0)
         for _ in range(2):  # the first time a machine is slower
             started = time.perf_counter()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,13 +20,18 @@ from mfpo.data.files import atomic_path
 from mfpo.difficulty.chunks import Chunk, compute_in_chunks
 from mfpo.difficulty.config import ESTIMATORS, Precision
 from mfpo.difficulty.entropy import paper_entropy, token_mean_entropy
+from mfpo.difficulty.prefetch import prefetch
 from mfpo.difficulty.ragged import Ragged, is_ragged, ragged_from_tensors, ragged_to_tensors
 from mfpo.difficulty.stages import levels
 from mfpo.errors import RowError, Skip
 from mfpo.models.logprobs import PLAIN, Layout, score_responses
+from mfpo.models.mode import evaluating
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.collate import collate
 from mfpo.preferences.encoding import EncodedRow, EncodedRows, SequenceKind
+
+_Encoded: TypeAlias = tuple[list[EncodedRow], list[Skip]]
+"""The rows of a batch that can be encoded, and a record of each of the others."""
 
 
 @dataclass
@@ -142,40 +148,50 @@ def compute_scores(
     """
     assert sequences[0] == "chosen"
     device = next(model.parameters()).device
+    # Only one thread at a time may use the tokenizer.
+    pad = rows.encoder.pad_token_id
+    encode = partial(_encode, rows)
 
-    def compute(indices: range) -> Chunk:
-        pad = rows.encoder.pad_token_id
+    def compute(chunks: Sequence[range]) -> Generator[Chunk, None, None]:
+        batches = [[part[i : i + batch_size] for i in range(0, len(part), batch_size)] for part in chunks]
+        ahead = batches_ahead(device)
+        with closing(prefetch(encode, chain.from_iterable(batches), ahead=ahead)) as encoded:
+            for parts in batches:
+                yield score(islice(encoded, len(parts)))
+
+    def score(batches: Iterable[_Encoded]) -> Chunk:
         skips: list[Skip] = []
         ids: list[str] = []
         found: list[dict[str, Tensor]] = []
-        for start in range(0, len(indices), batch_size):
-            encoded = _encode(rows, indices[start : start + batch_size], skips)
-            if encoded:
-                ids += [row.id for row in encoded]
-                found.append(_score_rows(model, encoded, images, sequences, pad, layout, tokens))
+        for batch, skipped in batches:
+            skips += skipped
+            if batch:
+                ids += [row.id for row in batch]
+                found.append(_score_rows(model, batch, images, sequences, pad, layout, tokens))
         columns = {name: torch.cat([part[name] for part in found]) for name in (found[0] if found else ())}
         return Chunk(ids, columns, skips)
 
-    training = model.training
-    model.eval()
-    try:
-        with autocast_context(precision, device):
-            chunks = compute_in_chunks(
-                rows.ids, compute, folder=folder, label="reference pass", progress=progress
-            )
-    finally:
-        model.train(training)
+    with evaluating(model), autocast_context(precision, device):
+        chunks = compute_in_chunks(
+            rows.ids, compute, folder=folder, label="reference pass", progress=progress
+        )
     return ReferenceScores.of(chunks, sequences), [skip for chunk in chunks for skip in chunk.skips]
 
 
-def _encode(rows: EncodedRows, indices: Sequence[int], skips: list[Skip]) -> list[EncodedRow]:
-    encoded = []
+def batches_ahead(device: torch.device) -> int:
+    """How many batches are encoded before the model is ready for them: 0 where both need the same cores."""
+    return int(device.type != "cpu")
+
+
+def _encode(rows: EncodedRows, indices: Sequence[int]) -> _Encoded:
+    encoded: list[EncodedRow] = []
+    skips: list[Skip] = []
     for index in indices:
         try:
             encoded.append(rows[index])
         except RowError as error:
             skips.append(Skip(f"row {rows.ids[index]}", error.reason, error.detail))
-    return encoded
+    return encoded, skips
 
 
 def _score_rows(

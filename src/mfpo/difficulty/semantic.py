@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mfpo.data.files import atomic_path
+from mfpo.data.fingerprint import code_digest
 from mfpo.data.images import open_image
 from mfpo.difficulty.chunks import Chunk, compute_in_chunks
 from mfpo.difficulty.stages import levels
@@ -24,7 +25,7 @@ from mfpo.errors import RowError, Skip, UserError
 from mfpo.models.generation import generate
 from mfpo.models.load import VLM
 from mfpo.preferences.embeddings import load_embedder
-from mfpo.preferences.encoding import Rows
+from mfpo.preferences.encoding import Rows, row_ids
 from mfpo.preferences.entailment import Entailment
 from mfpo.preferences.keyword_config import KeywordConfig
 from mfpo.records import PreferencePair, text_of
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
 
 Same: TypeAlias = Callable[[str, str, Sequence[str]], list[bool]]
 """Of a question, an answer and other answers: which of these mean the same."""
+CODE = (
+    "difficulty/semantic.py",
+    "models/generation.py",
+    "preferences/embeddings.py",
+    "preferences/entailment.py",
+)
+"""Source that semantic entropies depend on, beside that of the scores whose fingerprint names them."""
 _SETTINGS = b"mfpo.semantic"
 
 
@@ -62,8 +70,9 @@ class SemanticSettings:
 
     @property
     def digest(self) -> str:
-        """Eight hex digits that change with any setting."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        """Eight hex digits that change with any setting, and with the code."""
+        parts = asdict(self) | {"code": code_digest(CODE)}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +105,21 @@ class SemanticEntropies:
             "answers": self.answers,
             "clusters": self.clusters,
         }
-        table = pa.table(columns).replace_schema_metadata({_SETTINGS: json.dumps(asdict(self.settings))})
+        settings = asdict(self.settings) | {"code": code_digest(CODE)}
+        table = pa.table(columns).replace_schema_metadata({_SETTINGS: json.dumps(settings)})
         with atomic_path(_file(folder, fingerprint)) as path:
             pq.write_table(table, path)
 
     @classmethod
     def load(cls, folder: Path, fingerprint: str) -> SemanticEntropies | None:
-        """What was saved for that model and these rows, None if nothing was."""
+        """What was saved for that model and these rows, None if nothing was, or by other code."""
         path = _file(folder, fingerprint)
         if not path.is_file():
             return None
         table = pq.read_table(path)
+        settings = json.loads(table.schema.metadata[_SETTINGS])
+        if settings.pop("code", "") != code_digest(CODE):
+            return None
         columns = {name: table[name].to_pylist() for name in ("id", "answers", "clusters")}
         return cls(
             ids=columns["id"],
@@ -114,7 +127,7 @@ class SemanticEntropies:
             answers=columns["answers"],
             clusters=columns["clusters"],
             skips=[],
-            settings=SemanticSettings(**json.loads(table.schema.metadata[_SETTINGS])),
+            settings=SemanticSettings(**settings),
         )
 
 
@@ -199,22 +212,24 @@ def semantic_entropies(
     same = same_entailment(Entailment(name, device)) if name else same_embedding(settings)
     # Answers embedded one by one cost a whole batch each; the vectors stay in the embedder's cache.
     prepare = None if name else load_embedder(settings.embedding_model).embed
-    ids = list(getattr(rows, "ids", None) or [row.id for row in rows])
 
-    def compute(indices: range) -> Chunk:
-        pairs, images, skips = _answerable([rows[index] for index in indices])
-        answers = _sample_answers(vlm, pairs, images, settings, batch_size)
-        if prepare is not None:
-            prepare([answer for row in answers for answer in row])
-        notes: list[dict[str, Any]] = [
-            {"answers": mine, "clusters": cluster_meanings(text_of(pair.prompt), mine, same)}
-            for pair, mine in zip(pairs, answers, strict=True)
-        ]
-        entropies = [cluster_entropy(note["clusters"]) for note in notes]
-        columns = {"semantic": torch.tensor(entropies, dtype=torch.float64)}
-        return Chunk([pair.id for pair in pairs], columns, skips, notes)
+    def compute(chunks: Sequence[range]) -> Generator[Chunk, None, None]:
+        for indices in chunks:
+            pairs, images, skips = _answerable([rows[index] for index in indices])
+            answers = _sample_answers(vlm, pairs, images, settings, batch_size)
+            if prepare is not None:
+                prepare([answer for row in answers for answer in row])
+            notes: list[dict[str, Any]] = [
+                {"answers": mine, "clusters": cluster_meanings(text_of(pair.prompt), mine, same)}
+                for pair, mine in zip(pairs, answers, strict=True)
+            ]
+            entropies = [cluster_entropy(note["clusters"]) for note in notes]
+            columns = {"semantic": torch.tensor(entropies, dtype=torch.float64)}
+            yield Chunk([pair.id for pair in pairs], columns, skips, notes)
 
-    chunks = compute_in_chunks(ids, compute, folder=folder, label="semantic entropy", progress=progress)
+    chunks = compute_in_chunks(
+        row_ids(rows), compute, folder=folder, label="semantic entropy", progress=progress
+    )
     notes = [note for chunk in chunks for note in chunk.notes]
     return SemanticEntropies(
         ids=[identifier for chunk in chunks for identifier in chunk.ids],

@@ -26,6 +26,7 @@ from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Metric
 from mfpo.models.image_tokens import image_token_id, overview_tokens, token_coverage
 from mfpo.models.load import VLM
+from mfpo.models.mode import evaluating
 from mfpo.models.vision import ImageEncoder, unwrap
 from mfpo.preferences.collate import collate
 from mfpo.preferences.encoding import EncodedRow, RowEncoder
@@ -196,11 +197,8 @@ def answer_attention(vlm: VLM, row: EncodedRow, images: ImageEncoder) -> tuple[T
     batch = collate([row], ("chosen",), 0).to(vlm.device)
     inputs = {**batch.inputs, **images(batch.images, batch.image_of), "use_cache": False}
     R = batch.labels.shape[1]
-    training = vlm.model.training
-    vlm.model.eval()
-    with _captured(vlm.model, slice(-(R + 1), -1)) as layers:
+    with evaluating(vlm.model), _captured(vlm.model, slice(-(R + 1), -1)) as layers:
         vlm.model(**inputs)
-    vlm.model.train(training)
     if not layers:
         raise UserError(
             "the model gives no attention weights",

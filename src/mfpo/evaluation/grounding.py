@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tqdm import tqdm
 
 from mfpo.errors import UserError
-from mfpo.evaluation.pair_scores import PairScorer
+from mfpo.evaluation.pair_scores import score_pairs
 from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Metric
 from mfpo.models.load import VLM
@@ -113,19 +113,22 @@ def grounding(
         UserError: There are no items.
     """
     encoder = RowEncoder(vlm.processor, rejected_image=False)
-    scorer = PairScorer(vlm, encoder, max(1, batch_size // 2))
     records: list[dict[str, Any]] = []
-    for item in tqdm(items, desc="grounding probe", total=total, unit="item", disable=not progress):
-        record: dict[str, Any] = {
-            "id": item.id,
-            "items": 1,
-            "caption": item.caption,
-            "swapped_caption": item.swapped_caption,
-        }
-        records.append(record)
-        for name, row in _grounding_rows(vlm, encoder, item):
-            scorer.add(row, record, name)
-    scorer.flush()
+
+    def rows() -> Iterator[tuple[tuple[dict[str, Any], str], EncodedRow]]:
+        for item in tqdm(items, desc="grounding probe", total=total, unit="item", disable=not progress):
+            record: dict[str, Any] = {
+                "id": item.id,
+                "items": 1,
+                "caption": item.caption,
+                "swapped_caption": item.swapped_caption,
+            }
+            records.append(record)
+            for name, row in _grounding_rows(vlm, encoder, item):
+                yield (record, name), row
+
+    for (record, name), logps in score_pairs(vlm, encoder, rows(), batch_size=batch_size):
+        record |= {f"{name} chosen": logps.chosen, f"{name} rejected": logps.rejected}
     if not records:
         raise UserError("no item to probe")
     for record in records:

@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import torch
 
 from mfpo.models.load import VLM
 from mfpo.models.logprobs import score_responses
+from mfpo.models.mode import evaluating
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.collate import collate
 from mfpo.preferences.encoding import EncodedRow, RowEncoder
 
+Key = TypeVar("Key")
 
-class PairScorer:
-    """Scores both answers of encoded rows in batches; the sums go into the rows' records.
 
-    A record gets ``"<name> chosen"`` and ``"<name> rejected"``: log pi(y_w | m, x) and log pi(y_l | m, x) in
-    nats.
+class PairLogps(NamedTuple):
+    """What a model thinks of both answers of a row, in nats.
+
+    Attributes:
+        chosen: log pi(y_w | m, x).
+        rejected: log pi(y_l | m, x).
     """
 
-    def __init__(self, vlm: VLM, encoder: RowEncoder, rows_at_once: int) -> None:
-        self.model, self.device = vlm.model, vlm.device
-        self.images = ImageEncoder(vlm.model, cache_bytes=0)
-        self.pad_token_id, self.rows_at_once = encoder.pad_token_id, rows_at_once
-        self.waiting: list[tuple[EncodedRow, dict[str, Any], str]] = []
+    chosen: float
+    rejected: float
 
-    def add(self, row: EncodedRow, record: dict[str, Any], name: str) -> None:
-        """Let a row wait for its batch."""
-        self.waiting.append((row, record, name))
-        if len(self.waiting) == self.rows_at_once:
-            self.flush()
 
-    @torch.inference_mode()
-    def flush(self) -> None:
-        """Score what waits."""
-        if not self.waiting:
-            return
-        rows = [row for row, _, _ in self.waiting]
-        batch = collate(rows, ("chosen", "rejected"), self.pad_token_id).to(self.device)
-        training = self.model.training
-        self.model.eval()
-        logps = score_responses(self.model, batch, self.images).logps.tolist()
-        self.model.train(training)
-        for position, (_, record, name) in enumerate(self.waiting):
-            record[f"{name} chosen"] = logps[position]
-            record[f"{name} rejected"] = logps[len(rows) + position]
-        self.waiting.clear()
+def score_pairs(
+    vlm: VLM, encoder: RowEncoder, rows: Iterable[tuple[Key, EncodedRow]], *, batch_size: int
+) -> Iterator[tuple[Key, PairLogps]]:
+    """Score both answers of rows, which are taken as they are needed.
+
+    Args:
+        vlm: The model, which is in evaluation mode meanwhile.
+        encoder: What encoded the rows.
+        rows: The rows, each with what tells it from the others.
+        batch_size: Sequences scored at once; a row is two.
+
+    Yields:
+        What came with each row, in their order, and its log-probabilities.
+    """
+    images = ImageEncoder(vlm.model, cache_bytes=0)
+    waiting = iter(rows)
+    while batch := list(islice(waiting, max(1, batch_size // 2))):
+        logps = _score(vlm, [row for _, row in batch], images, encoder.pad_token_id)
+        yield from zip((key for key, _ in batch), logps, strict=True)
+
+
+@torch.inference_mode()
+def _score(vlm: VLM, rows: Sequence[EncodedRow], images: ImageEncoder, pad_token_id: int) -> list[PairLogps]:
+    batch = collate(rows, ("chosen", "rejected"), pad_token_id).to(vlm.device)
+    with evaluating(vlm.model):
+        logps = score_responses(vlm.model, batch, images).logps.tolist()
+    return [PairLogps(*pair) for pair in zip(logps[: len(rows)], logps[len(rows) :], strict=True)]

@@ -187,7 +187,7 @@ def _grounding(measuring: Measuring, subject: Subject) -> ScoreResult:
 
 
 def _distortion(measuring: Measuring, subject: Subject) -> ScoreResult:
-    from mfpo.evaluation.probes import distortion, distortions
+    from mfpo.evaluation.distortion import distortion, distortions
 
     conditions = distortions(measuring.noise_scopes, measuring.noise_steps)
     pairs = subject.pairs(measuring.num_items)
@@ -246,8 +246,8 @@ MEASURES: dict[str, Run] = {
 def known_metrics(measuring: Measuring) -> Collection[str]:
     """Names of the metrics that a measure will have."""
     from mfpo.evaluation.attention import METRICS
+    from mfpo.evaluation.distortion import distortion_metrics, distortions
     from mfpo.evaluation.grounding import GROUNDING_METRICS
-    from mfpo.evaluation.probes import distortion_metrics, distortions
     from mfpo.experiments.scene_measures import QUESTION_METRICS, matched_metrics
 
     measure = measuring.measure

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from mfpo.evaluation.benchmarks.scenes import LIKELY
+from mfpo.evaluation.distortion import distortion, distortions
 from mfpo.evaluation.mentions.yes_no import yes_or_no
-from mfpo.evaluation.probes import distortion, distortions
 from mfpo.evaluation.results import ScoreResult, score_result
 from mfpo.evaluation.statistics import Metric
 from mfpo.experiments.measures import Measuring, Subject

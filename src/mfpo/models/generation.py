@@ -13,6 +13,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from mfpo.errors import RowError
 from mfpo.models.chat import render_prompt
 from mfpo.models.load import VLM
+from mfpo.models.mode import evaluating
 from mfpo.records import Messages, row_seed
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def generate_batches(
     order = [(row, copy) for row in rows for copy in range(num_return_sequences)]
     config = _generation_config(vlm, max_new_tokens)
     for start in range(0, len(order), batch_size):
-        batch, pictures = _openable(order[start : start + batch_size], images, on_broken)
+        opened = _openable(order[start : start + batch_size], images, on_broken)
+        batch = [(row, copy) for row, copy in order[start : start + batch_size] if row in opened]
         if not batch:
             continue
         sampler = None
@@ -143,8 +145,8 @@ def generate_batches(
             seeds = [row_seed(seed, f"{names[row]}:{copy}") for row, copy in batch]
             sampler = SeededSampler(seeds, max_new_tokens, temperature=temperature, top_p=top_p)
         prompt_batch = PromptBatch(
-            _inputs(vlm, pictures, [texts[row] for row, _ in batch]),
-            pictures,
+            _inputs(vlm, opened, texts, [row for row, _ in batch]),
+            [opened[row] for row, _ in batch],
             [names[row] for row, _ in batch],
             config,
             sampler,
@@ -276,45 +278,75 @@ def _openable(
     batch: Sequence[tuple[int, int]],
     images: Sequence[Image],
     on_broken: Callable[[int, RowError], None] | None,
-) -> tuple[list[tuple[int, int]], list[Image]]:
-    """The (row, copy) pairs whose pictures can be opened, and the pictures."""
-    opened: dict[int, Image | None] = {}
-    for row, _ in batch:
-        if row in opened:
-            continue
+) -> dict[int, Image]:
+    """The pictures of the rows of (row, copy) pairs, each opened once; those that cannot be are left out."""
+    opened: dict[int, Image] = {}
+    for row in dict.fromkeys(row for row, _ in batch):
         try:
             opened[row] = images[row]
         except RowError as error:
             if on_broken is None:
                 raise
             on_broken(row, error)
-            opened[row] = None
-    found = [(pair, opened[pair[0]]) for pair in batch]
-    return [pair for pair, image in found if image], [image for _, image in found if image]
+    return opened
 
 
-def _inputs(vlm: VLM, images: list[Image], texts: list[str]) -> Mapping[str, Any]:
+def _inputs(
+    vlm: VLM, images: Mapping[int, Image], texts: Sequence[str], rows: Sequence[int]
+) -> Mapping[str, Any]:
+    """Inputs for some rows, where a row that is there several times goes through the processor once."""
+    distinct = list(dict.fromkeys(rows))
+    inputs = _processed(vlm, images, texts, distinct)
+    if len(distinct) == len(rows):
+        return inputs
+    places = [distinct.index(row) for row in rows]
+    repeated = _repeated(inputs, places, len(distinct))
+    return repeated if repeated is not None else _processed(vlm, images, texts, rows)
+
+
+def _processed(
+    vlm: VLM, images: Mapping[int, Image], texts: Sequence[str], rows: Sequence[int]
+) -> Mapping[str, Any]:
     bos = vlm.tokenizer.bos_token
     inputs: Any = vlm.processor(
-        images=images,
-        text=texts,
+        images=[images[row] for row in rows],
+        text=[texts[row] for row in rows],
         padding=True,
         padding_side="left",
-        add_special_tokens=not (bos and texts[0].startswith(bos)),
+        add_special_tokens=not (bos and texts[rows[0]].startswith(bos)),
         return_tensors="pt",
     )
     moved: Mapping[str, Any] = inputs.to(vlm.device, vlm.model.dtype)
     return moved
 
 
+def _repeated(inputs: Mapping[str, Any], places: Sequence[int], count: int) -> dict[str, Tensor] | None:
+    """Inputs of ``count`` prompts with one picture each, in another order and number.
+
+    Args:
+        inputs: Tensors by name. They have an entry a prompt or, where there is a grid, one a patch.
+        places: Of every prompt that is wanted, its place among those that are there.
+        count: Prompts that are there.
+
+    Returns:
+        None where a tensor has another number of entries, such as one a tile.
+    """
+    grid = inputs.get("image_grid_thw")
+    patches = [] if grid is None else grid.prod(-1).tolist()
+    repeated = {}
+    for name, tensor in inputs.items():
+        sizes = [1] * count if len(tensor) == count else patches
+        if not isinstance(tensor, Tensor) or len(tensor) != sum(sizes):
+            return None
+        parts = tensor.split(sizes)
+        repeated[name] = torch.cat([parts[place] for place in places])
+    return repeated
+
+
 @torch.inference_mode()
 def _answer(vlm: VLM, batch: PromptBatch, decoder: Decoder) -> list[str]:
-    training = vlm.model.training
-    vlm.model.eval()
-    try:
+    with evaluating(vlm.model):
         tokens_BT = decoder(vlm, batch)
-    finally:
-        vlm.model.train(training)
     return [text.strip() for text in vlm.tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)]
 
 

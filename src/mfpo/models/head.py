@@ -20,6 +20,8 @@ from mfpo.models.vision import unwrap
 
 CHUNK_ELEMENTS = 1 << 23
 """Logits held at once; 32 MiB in float32."""
+CUDA_CHUNK_ELEMENTS = 1 << 26
+"""The same on a GPU, 256 MiB: fewer would be too few tokens to fill it, 55 of a vocabulary of 152,000."""
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 """Entries of a configuration by which a model changes its logits after the output layer."""
 
@@ -54,7 +56,7 @@ class ChunkedScores(torch.autograd.Function):
         logps = hidden.new_zeros(len(labels), dtype=torch.float32)
         entropy = torch.zeros_like(logps)
         slopes = torch.empty_like(hidden) if early else None
-        for part in _chunks(len(labels), len(weight)):
+        for part in _chunks(len(labels), len(weight), hidden.device):
             log_probs = F.linear(hidden[part], weight, bias).float()
             log_probs -= log_probs.logsumexp(-1, keepdim=True)
             logps[part] = log_probs.gather(-1, labels[part, None])[:, 0]
@@ -79,7 +81,7 @@ class ChunkedScores(torch.autograd.Function):
         # Sums over chunks are kept in float32, as one product over all tokens would keep them.
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if need_bias else None
-        for part in _chunks(len(labels), len(weight)):
+        for part in _chunks(len(labels), len(weight), hidden.device):
             log_probs = F.linear(hidden[part], weight, bias).float()
             log_probs -= log_probs.logsumexp(-1, keepdim=True)
             slope = _slope(log_probs, labels[part]).mul_(grad_logps[part, None])
@@ -101,8 +103,9 @@ class ChunkedScores(torch.autograd.Function):
         )
 
 
-def _chunks(tokens: int, vocabulary: int) -> Iterator[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
+def _chunks(tokens: int, vocabulary: int, device: torch.device) -> Iterator[slice]:
+    elements = CUDA_CHUNK_ELEMENTS if device.type == "cuda" else CHUNK_ELEMENTS
+    size = max(1, elements // vocabulary)
     return (slice(start, min(start + size, tokens)) for start in range(0, tokens, size))
 
 
@@ -139,7 +142,7 @@ def chunked_scores(
     # An adapter, a quantised layer or a layer of another kind keeps its own forward function.
     parts = [
         checkpoint(_layer_scores, forward, hidden[part], labels[part], entropies, use_reentrant=False)
-        for part in _chunks(len(labels), _vocabulary(head))
+        for part in _chunks(len(labels), _vocabulary(head), hidden.device)
     ]
     logps, entropy = zip(*parts, strict=True)
     return torch.cat(logps), torch.cat(entropy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,40 +53,49 @@ class ResponseBatch:
             ``attention_mask`` (plain only) and what else the processor makes (``position_ids``,
             ``mm_token_type_ids``).
         labels: Response tokens, int64 ``[S, R]``; ``IGNORE`` where there is none.
+        slots: Where in the flattened labels each of the N response tokens stands, int64 ``[N]``.
         images: The distinct image inputs.
         image_of: For every sequence, or every tree of the forest, the index of its entry in ``images``.
+        padding: Share of the positions that hold no token, 0 to 1.
         chunked: See [`Layout`].
         forest: The trees of the shared layout, None in the plain one.
-        slots: Of the shared layout, where in the flattened labels each response token stands, int64 ``[N]``.
+        predictors: Of the shared layout, the position whose logits predict each response token, int64
+            ``[N]``.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
+    slots: Tensor
     images: list[ImageInputs]
     image_of: list[int]
+    padding: float = 0.0
     chunked: bool = False
     forest: Forest | None = None
-    slots: Tensor | None = None
+    predictors: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ResponseBatch:
         """The batch with its text on a device; pictures follow when they are encoded."""
+        return self._with_text(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> ResponseBatch:
+        """The batch in memory that is copied to a GPU while other work goes on, its pictures too."""
+        return replace(
+            self._with_text(Tensor.pin_memory), images=[image.pin_memory() for image in self.images]
+        )
+
+    def _with_text(self, function: Callable[[Tensor], Tensor]) -> ResponseBatch:
         return replace(
             self,
-            inputs={key: tensor.to(device, non_blocking=non_blocking) for key, tensor in self.inputs.items()},
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            slots=None if self.slots is None else self.slots.to(device, non_blocking=non_blocking),
+            inputs={key: function(tensor) for key, tensor in self.inputs.items()},
+            labels=function(self.labels),
+            slots=function(self.slots),
+            predictors=None if self.predictors is None else function(self.predictors),
         )
 
     @property
     def tokens(self) -> int:
         """Token positions that the forward pass computes, padding included."""
         return self.inputs["input_ids"].numel()
-
-    @property
-    def padding(self) -> float:
-        """Share of the positions that hold no token, 0 to 1."""
-        mask = self.inputs.get("attention_mask")
-        return 0.0 if self.forest is not None or mask is None else 1 - mask.float().mean().item()
 
     def sequence(self, number: int) -> tuple[list[int], ImageInputs]:
         """The tokens of prompt and response of one of the S responses, and its pictures."""
@@ -94,7 +104,6 @@ class ResponseBatch:
         if self.forest is None:
             mask = self.inputs["attention_mask"][number].bool()
             return ids[number][mask].tolist(), self.images[self.image_of[number]]
-        assert self.slots is not None
         # The first token of the response, and the tree it stands in.
         token = int((self.slots == number * self.labels.shape[1]).nonzero()[0])
         firsts = torch.tensor([sum(tree.responses) for tree in self.forest.trees]).cumsum(0)
@@ -155,10 +164,9 @@ def score_responses(
         Scores that carry gradients if the model's parameters do and gradients are enabled.
     """
     inputs = {**batch.inputs, **images(batch.images, batch.image_of), "use_cache": False}
-    mask = batch.labels != IGNORE
-    slots = mask.flatten().nonzero()[:, 0] if batch.slots is None else batch.slots
+    mask, slots = batch.labels != IGNORE, batch.slots
     keeps = "logits_to_keep" in inspect.signature(unwrap(model).forward).parameters
-    keep, rows = _predicting(batch, slots, keeps)
+    keep, rows = _predicting(batch, keeps)
     if keeps:
         inputs["logits_to_keep"] = keep
     if batch.forest is not None:
@@ -182,16 +190,15 @@ def score_responses(
     return scores
 
 
-def _predicting(batch: ResponseBatch, slots: Tensor, keeps: bool) -> tuple[int | Tensor, Tensor]:
+def _predicting(batch: ResponseBatch, keeps: bool) -> tuple[int | Tensor, Tensor]:
     """``logits_to_keep``, and which of the flattened logits predict each response token.
 
     Args:
         batch: The batch.
-        slots: Where in the flattened labels each response token stands, ``[N]``.
         keeps: Whether the model takes ``logits_to_keep``; it computes logits at all positions if not.
     """
-    if batch.forest is not None:
-        predictors = batch.forest.predictors().to(slots.device)
+    slots, predictors = batch.slots, batch.predictors
+    if predictors is not None:
         return predictors, torch.arange(len(slots), device=slots.device) if keeps else predictors
     R = batch.labels.shape[1]
     width = R + 1 if keeps else batch.inputs["input_ids"].shape[1]

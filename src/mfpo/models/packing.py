@@ -100,15 +100,16 @@ class Forest:
         key = (self.trees[number], device, dtype)
         if key not in self._masks:
             tree = self.trees[number]
-            visible = torch.zeros(sum(tree.responses), tree.length, dtype=torch.bool)
+            visible = torch.zeros(sum(tree.responses), tree.length, dtype=torch.bool, device=device)
             visible[:, : tree.prompt] = True
             row = 0
             for length in tree.responses:
                 block = slice(tree.prompt + row, tree.prompt + row + length)
-                visible[row : row + length, block] = torch.ones(length, length, dtype=torch.bool).tril()
+                square = torch.ones(length, length, dtype=torch.bool, device=device)
+                visible[row : row + length, block] = square.tril()
                 row += length
-            mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-            self._masks[key] = mask.to(device)
+            mask = torch.zeros(visible.shape, dtype=dtype, device=device)
+            self._masks[key] = mask.masked_fill(~visible, torch.finfo(dtype).min)
         return self._masks[key]
 
     def dense_mask(self, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -51,6 +51,10 @@ class ImageInputs:
     def nbytes(self) -> int:
         """Memory that the tensors take."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def pin_memory(self) -> ImageInputs:
+        """The same in memory that is copied to a GPU while other work goes on."""
+        return replace(self, tensors={name: tensor.pin_memory() for name, tensor in self.tensors.items()})
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:
@@ -118,13 +122,14 @@ class ImageEncoder:
 
     Where the model takes ready features (``mm_encoder_outputs`` of its forward pass), the vision tower runs
     once per distinct picture of a batch, and the features serve every sequence that shows it. While nothing
-    before the language model is trained, features are also kept between calls, up to a budget. Any other
-    model gets the pixel values repeated for each sequence.
+    before the language model is trained, features are also kept between calls, up to a budget; each entry is
+    then encoded by itself, which costs more than it saves where most of a data set finds no room (see
+    [`fits`]). Any other model gets the pixel values repeated for each sequence.
 
     Args:
         model: The model, wrapped or not, with ``requires_grad`` already set as it will be trained.
-        cache_bytes: Memory for features kept between calls; 0 keeps none. What is in stays in, so that a data
-            set larger than the budget still finds a fixed share of its pictures.
+        cache_bytes: Memory for features kept between calls; 0 keeps none, and encodes the pictures of a batch
+            together. What is in stays in.
         share: False repeats the pixel values in any case, for a model whose parts cannot be called on their
             own because its parameters are sharded.
     """
@@ -134,6 +139,7 @@ class ImageEncoder:
         parts = parameter_parts(self.model)
         self._frozen = not any(p.requires_grad for _, p, part in parts if part != "language")
         self.shares = share and "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
+        self.cache_bytes = cache_bytes
         self._budget = cache_bytes if self._frozen else 0
         self._keeps = self._budget > 0
         self._kept: dict[Hashable, Features] = {}
@@ -163,7 +169,13 @@ class ImageEncoder:
     @property
     def kept_bytes(self) -> int:
         """Memory of the features that are kept between calls."""
-        return sum(tensor.nbytes for features in self._kept.values() for tensor in features)
+        return sum(map(_nbytes, self._kept.values()))
+
+    @torch.no_grad()
+    def fits(self, image: ImageInputs, count: int) -> bool:
+        """Whether the features of ``count`` entries like this one, which is encoded, fit into the budget."""
+        (features,) = self._encode([image])
+        return _nbytes(features) * count <= self.cache_bytes
 
     def _features(self, images: Sequence[ImageInputs]) -> list[Features]:
         """Features of every entry; only unknown ones are computed."""
@@ -200,7 +212,7 @@ class ImageEncoder:
         return list(zip(*columns, strict=True))
 
     def _keep(self, key: Hashable, features: Features) -> None:
-        nbytes = sum(tensor.nbytes for tensor in features)
+        nbytes = _nbytes(features)
         if nbytes <= self._budget:
             self._kept[key] = tuple(tensor.detach() for tensor in features)
             self._budget -= nbytes
@@ -208,3 +220,7 @@ class ImageEncoder:
     def _to_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         device = next(self.model.parameters()).device
         return {key: tensor.to(device, non_blocking=True) for key, tensor in inputs.items()}
+
+
+def _nbytes(features: Features) -> int:
+    return sum(tensor.nbytes for tensor in features)

@@ -72,7 +72,11 @@ def _plain(rows: Sequence[EncodedRow], sequences: Sequence[SequenceKind], pad_to
     # Models that place image tokens in two dimensions derive the positions from the token types themselves.
     if "mm_token_type_ids" not in inputs and "image_grid_thw" not in images[0].tensors:
         inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    return ResponseBatch(inputs, labels, images, image_of)
+    slots = (labels != IGNORE).flatten().nonzero()[:, 0]
+    mask = inputs.get("attention_mask")
+    # Told here and not of the batch on its device, which would wait for a GPU.
+    padding = 0.0 if mask is None else 1 - mask.float().mean().item()
+    return ResponseBatch(inputs, labels, slots, images, image_of, padding)
 
 
 def _shared(
@@ -104,7 +108,13 @@ def _shared(
     inputs = {name: torch.cat(parts)[None] for name, parts in columns.items() if name != "attention_mask"}
     inputs["position_ids"] = forest.depths()[None]
     return ResponseBatch(
-        inputs, labels, images, list(range(len(trees))), forest=forest, slots=torch.cat(slots)
+        inputs,
+        labels,
+        torch.cat(slots),
+        images,
+        list(range(len(trees))),
+        forest=forest,
+        predictors=forest.predictors(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -39,6 +39,23 @@ class Rows(Protocol):
 
     def __iter__(self) -> Iterator[PreferencePair]:
         """All rows in their order."""
+
+
+def row_ids(rows: Rows) -> list[str]:
+    """Ids of the rows in their order; a dataset on disk knows them without reading its rows."""
+    known: Iterable[str] | None = getattr(rows, "ids", None)
+    return [row.id for row in rows] if known is None else list(known)
+
+
+def light_rows(rows: Rows, *, rejected: bool = True) -> Iterator[PreferencePair]:
+    """All rows in their order, without their pictures where they can be read without them.
+
+    Args:
+        rows: The rows.
+        rejected: Whether stored rejected images are read.
+    """
+    without_images = getattr(rows, "without_images", None)
+    return iter(rows) if without_images is None else without_images(rejected=rejected)
 
 
 class NoiseSettings(Protocol):
@@ -335,9 +352,8 @@ class EncodedRows(Dataset[EncodedRow]):
 
     @cached_property
     def ids(self) -> list[str]:
-        """Ids of the rows in their order; a dataset on disk knows them without reading its rows."""
-        known = getattr(self.rows, "ids", None)
-        return list(known) if known is not None else [row.id for row in self.rows]
+        """Ids of the rows in their order."""
+        return row_ids(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)

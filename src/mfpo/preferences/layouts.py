@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mfpo.errors import RowError, UserError
 from mfpo.models.head import changes_logits
 from mfpo.models.logprobs import PLAIN, Layout, score_responses
+from mfpo.models.mode import evaluating
 from mfpo.models.packing import allow_recompiling, set_tree_attention
 from mfpo.models.vision import ImageEncoder, unwrap
 from mfpo.preferences.collate import collate
@@ -183,15 +184,10 @@ class LayoutCheck:
 
     @torch.no_grad()
     def _score(self, layout: Layout, rows: Sequence[EncodedRow]) -> Tensor:
-        training = self.model.training
-        self.model.eval()
         device = next(self.model.parameters()).device
         batch = collate(rows, self.sequences, self.pad_token_id, layout).to(device)
-        try:
-            with self.autocast:
-                return score_responses(self.model, batch, self.images).token_logps
-        finally:
-            self.model.train(training)
+        with evaluating(self.model), self.autocast:
+            return score_responses(self.model, batch, self.images).token_logps
 
     def _computes_in_float32(self) -> bool:
         if any(p.is_floating_point() and p.dtype != torch.float32 for p in self.model.parameters()):

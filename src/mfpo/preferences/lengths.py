@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from mfpo.data.images import image_size
 from mfpo.errors import RowError
 from mfpo.models.chat import render_prompt
-from mfpo.preferences.encoding import EncodedRows, RowEncoder
+from mfpo.preferences.encoding import EncodedRows, RowEncoder, light_rows
 from mfpo.records import PreferencePair
 
 PROBED_SIZES = ((336, 336), (64, 900), (1200, 500), (33, 47))
@@ -75,16 +75,16 @@ def measure_rows(rows: EncodedRows) -> Lengths:
         rows: The rows.
     """
     encoder = rows.encoder
-    compared = _spread(len(rows), COMPARED_ROWS)
+    compared = spread_rows(len(rows), COMPARED_ROWS)
     constant = _constant_tokens(encoder)
     if _can_count(encoder) and _agrees(rows, compared, constant):
         pairs: Iterable[PreferencePair] = rows.rows
         if constant is not None:
-            pairs = getattr(rows.rows, "without_images", rows.rows.__iter__)()
+            pairs = light_rows(rows.rows)
         found, errors = _count(encoder, pairs, constant)
         source = "their text" if constant is not None else "their text and the sizes of their pictures"
         return Lengths(found, errors, True, f"all {len(rows)} rows, by {source}")
-    sample = _spread(len(rows), SAMPLED_ROWS)
+    sample = spread_rows(len(rows), SAMPLED_ROWS)
     found, errors = [], []
     for row in sample:
         try:
@@ -187,6 +187,6 @@ def _image_tokens(encoder: RowEncoder, sizes: Sequence[tuple[int, int]]) -> list
     return list(counted["num_image_tokens"])
 
 
-def _spread(total: int, count: int) -> list[int]:
+def spread_rows(total: int, count: int) -> list[int]:
     """Indices of rows spread evenly over all."""
     return [int(row) for row in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))]

@@ -46,6 +46,7 @@ CODE = (
     "scenes/world.py",
     "preferences/noise.py",
     "models/chat.py",
+    "records.py",
 )
 """Source that a trained scene model depends on."""
 

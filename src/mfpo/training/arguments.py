@@ -26,7 +26,7 @@ WHOLE = "FULL_STATE_DICT"
 
 
 def training_arguments(config: TrainConfig, precision: Precision, device: torch.device) -> TrainingArguments:
-    """The arguments of a training whose turns are one epoch, on one GPU a process.
+    """The arguments of a training whose order of rows is one epoch, on one GPU a process.
 
     Args:
         config: The settings; what ``trainer`` holds comes last and wins.

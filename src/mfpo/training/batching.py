@@ -26,8 +26,8 @@ MAX_UNREADABLE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One row's turn in the training.
+class ScheduledRow:
+    """A row at its place in the training.
 
     Attributes:
         row: Index of the row.
@@ -38,9 +38,9 @@ class Turn:
     stage: int
 
 
-def plan_turns(
-    stages: Sequence[Stage], *, num_passes: int = 1, num_turns: int | None = None, seed: int = 0
-) -> list[Turn]:
+def plan_curriculum(
+    stages: Sequence[Stage], *, num_passes: int = 1, num_examples: int | None = None, seed: int = 0
+) -> list[ScheduledRow]:
     """Which row is trained on when: stage after stage, each pass over a stage in a new random order.
 
     A function of its arguments alone, so that a resumed training goes on with the row that would have been
@@ -49,16 +49,17 @@ def plan_turns(
     Args:
         stages: The stages in their order.
         num_passes: Passes over the rows of each stage.
-        num_turns: Total number of turns, in place of ``num_passes``; shared among the stages by their sizes.
+        num_examples: Rows to train on in all, in place of ``num_passes``; shared among the stages by their
+            sizes.
         seed: Seed of the orders.
     """
     sizes = [len(stage.rows) for stage in stages]
-    if num_turns is None:
+    if num_examples is None:
         lengths = [size * num_passes for size in sizes]
     else:
-        bounds = [round(num_turns * sum(sizes[:number]) / sum(sizes)) for number in range(len(sizes) + 1)]
+        bounds = [round(num_examples * sum(sizes[:number]) / sum(sizes)) for number in range(len(sizes) + 1)]
         lengths = [end - start for start, end in pairwise(bounds)]
-    turns: list[Turn] = []
+    schedule: list[ScheduledRow] = []
     for number, (stage, length) in enumerate(zip(stages, lengths, strict=True), start=1):
         order: list[int] = []
         passes = 0
@@ -66,34 +67,36 @@ def plan_turns(
             shuffled = np.random.default_rng([seed, number, passes]).permutation(stage.rows)
             order.extend(int(row) for row in shuffled)
             passes += 1
-        turns.extend(Turn(row, number) for row in order[:length])
-    return turns
+        schedule.extend(ScheduledRow(row, number) for row in order[:length])
+    return schedule
 
 
 @dataclass(frozen=True, slots=True)
-class TurnPlan:
-    """What the order of a training follows from, see [`plan_turns`].
+class CurriculumPlan:
+    """What the order of a training follows from, see [`plan_curriculum`].
 
     Attributes:
         stages: The stages in their order.
         num_passes: Passes over the rows of each stage.
-        num_turns: Total number of turns, in place of ``num_passes``.
+        num_examples: Rows to train on in all, in place of ``num_passes``.
         seed: Seed of the orders.
     """
 
     stages: tuple[Stage, ...]
     num_passes: int = 1
-    num_turns: int | None = None
+    num_examples: int | None = None
     seed: int = 0
 
-    def turns(self) -> list[Turn]:
-        """The turns."""
-        return plan_turns(self.stages, num_passes=self.num_passes, num_turns=self.num_turns, seed=self.seed)
+    def schedule(self) -> list[ScheduledRow]:
+        """The rows in the order of training."""
+        return plan_curriculum(
+            self.stages, num_passes=self.num_passes, num_examples=self.num_examples, seed=self.seed
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row on its turn.
+    """A row that is trained on.
 
     Attributes:
         row: The encoded row.
@@ -111,14 +114,14 @@ class Example:
     skips: tuple[Skip, ...] = ()
 
 
-class TurnDataset(Dataset[Example]):
-    """The turns as a map-style dataset: item t is the row whose turn it is, encoded.
+class CurriculumDataset(Dataset[Example]):
+    """The order of training as a map-style dataset: item i is the row that is trained on i-th, encoded.
 
-    A row that cannot be read any more gives its turn to the next one that can, and is reported with it.
+    A row that cannot be read any more gives its place to the next one that can, and is reported with it.
 
     Args:
         rows: The rows.
-        turns: The order.
+        schedule: The order of training.
         reference: Stored scores of the rows, if training uses them.
         sequences: Sequences whose stored log-probabilities are wanted.
         tokens: Whether they are wanted token by token too.
@@ -127,37 +130,37 @@ class TurnDataset(Dataset[Example]):
     def __init__(
         self,
         rows: EncodedRows,
-        turns: Sequence[Turn],
+        schedule: Sequence[ScheduledRow],
         reference: ReferenceScores | None,
         sequences: Sequence[SequenceKind],
         *,
         tokens: bool = False,
     ) -> None:
-        self.rows, self.turns, self.reference, self.sequences = rows, turns, reference, sequences
+        self.rows, self.schedule, self.reference, self.sequences = rows, schedule, reference, sequences
         self.tokens = tokens
 
     def __len__(self) -> int:
-        return len(self.turns)
+        return len(self.schedule)
 
     def __getitem__(self, index: int) -> Example:
-        """The example of a turn.
+        """The example at a place of the order.
 
         Raises:
             UserError: Many rows in a row cannot be read.
         """
         skips: list[Skip] = []
-        for offset in range(min(MAX_UNREADABLE, len(self.turns))):
-            turn = self.turns[(index + offset) % len(self.turns)]
+        for offset in range(min(MAX_UNREADABLE, len(self.schedule))):
+            scheduled = self.schedule[(index + offset) % len(self.schedule)]
             try:
-                row = self.rows[turn.row]
+                row = self.rows[scheduled.row]
             except RowError as error:
-                skips.append(Skip(f"row {self.rows.ids[turn.row]}", error.reason, error.detail))
+                skips.append(Skip(f"row {self.rows.ids[scheduled.row]}", error.reason, error.detail))
                 continue
             stored, reference, tokens = self.reference, None, None
             if stored is not None:
                 reference = stored.logps_of(row.id, self.sequences)
                 tokens = stored.tokens_of(row.id, self.sequences) if self.tokens else None
-            return Example(row, self.turns[index].stage, reference, tokens, tuple(skips))
+            return Example(row, self.schedule[index].stage, reference, tokens, tuple(skips))
         raise UserError(
             f"{len(skips)} rows one after the other cannot be read; the last: {skips[-1].detail}",
             where=skips[-1].where,
@@ -167,7 +170,7 @@ class TurnDataset(Dataset[Example]):
 
 @dataclass(slots=True)
 class TrainingBatch:
-    """B rows on their turn.
+    """B rows that are trained on together.
 
     Attributes:
         responses: The sequences of the rows, all of one kind first, then all of the next.
@@ -191,12 +194,26 @@ class TrainingBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
         """The batch on a device."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
         return replace(
             self,
             responses=self.responses.to(device, non_blocking),
-            stages=self.stages.to(device, non_blocking=non_blocking),
+            stages=move(self.stages),
             reference=None if self.reference is None else self.reference.to(device, non_blocking),
-            segments=None if self.segments is None else self.segments.map(lambda numbers: numbers.to(device)),
+            segments=None if self.segments is None else self.segments.map(move),
+        )
+
+    def pin_memory(self) -> TrainingBatch:
+        """The batch in memory that is copied to a GPU while other work goes on; the data loader calls it."""
+        return replace(
+            self,
+            responses=self.responses.pin_memory(),
+            stages=self.stages.pin_memory(),
+            reference=None if self.reference is None else self.reference.pin_memory(),
+            segments=None if self.segments is None else self.segments.map(Tensor.pin_memory),
         )
 
     def by_sequence(self, values: Tensor) -> BySequence:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from mfpo.data.files import publish_folder, write_json
 from mfpo.errors import UserError
-from mfpo.training.batching import Turn
+from mfpo.training.batching import ScheduledRow
 
 ORDER_FILE = "order.json"
 
@@ -72,18 +72,20 @@ class SavedOrder:
 
     Attributes:
         planned: SHA-256 of the order that was planned before the first step.
-        turns: Id and stage of every turn, where the order was changed since; else None.
+        schedule: Id and stage of every row in the order of training, where it was changed since; else None.
+            The file calls it ``turns``.
         settings: Settings of noise and loss, `balance_modalities`, batch size, accumulation and number of
             processes, by name; JSON values. Checkpoints of earlier versions lack some.
     """
 
     planned: str
-    turns: list[tuple[str, int]] | None = None
+    schedule: list[tuple[str, int]] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``order.json``."""
-        write_json(folder / ORDER_FILE, asdict(self))
+        entry = {"planned": self.planned, "turns": self.schedule, "settings": dict(self.settings)}
+        write_json(folder / ORDER_FILE, entry)
 
     @classmethod
     def load(cls, folder: str | Path) -> SavedOrder | None:
@@ -92,9 +94,9 @@ class SavedOrder:
         if not path.is_file():
             return None
         entry = json.loads(path.read_text())
-        turns = entry["turns"]
-        turns = None if turns is None else [(row, stage) for row, stage in turns]
-        return cls(entry["planned"], turns, entry.get("settings", {}))
+        saved = entry["turns"]
+        schedule = None if saved is None else [(row, stage) for row, stage in saved]
+        return cls(entry["planned"], schedule, entry.get("settings", {}))
 
     def check(self, now: SavedOrder, folder: str | Path) -> None:
         """Refuse to go on with other rows or settings.
@@ -127,11 +129,11 @@ class SavedOrder:
             )
 
 
-def order_digest(turns: Sequence[Turn], ids: Sequence[str]) -> str:
-    """SHA-256 over the id and the stage of every turn."""
+def order_digest(schedule: Sequence[ScheduledRow], ids: Sequence[str]) -> str:
+    """SHA-256 over the id and the stage of every row in the order of training."""
     digest = hashlib.sha256()
-    for turn in turns:
-        digest.update(f"{ids[turn.row]}:{turn.stage}\n".encode())
+    for scheduled in schedule:
+        digest.update(f"{ids[scheduled.row]}:{scheduled.stage}\n".encode())
     return digest.hexdigest()
 
 

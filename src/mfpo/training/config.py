@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from mfpo.difficulty.config import Estimator, SharedPrefix, StageOrder
+from mfpo.errors import UserError, nearest
 from mfpo.records import Schedule, Scope
 from mfpo.training.recipes import RECIPES
 
@@ -108,8 +109,8 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
 
     recipe: str | None = None
     """Settings by a name: mfpo (the paper's, the default) or grounded (docs/objectives.md). They come over
-    those of the --config file and under other flags; named in the file, under the file's own. From Python
-    give the settings themselves: TrainConfig(**TrainConfig.recipes[name])."""
+    those of the --config file and under other flags; named in the file, under the file's own. From Python:
+    TrainConfig.from_recipe(name, ...)."""
     noise_scope: Scope | None = None
     """Where the rejected image is corrupted, in place of the rows' own scope."""
     noise_step: int | None = None
@@ -149,7 +150,7 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
     """Tokens of image, prompt and response; responses are cut to fit, images and prompts never."""
     train_projector: bool = False
     """Train the projector between vision tower and language model too. While it is frozen, the features of
-    each image are computed once and kept."""
+    each image are computed once and kept, if those of all rows are expected to fit into 1 GiB."""
     train_vision_tower: bool = False
     """Train the vision tower too."""
     reference: ReferenceKind = "precomputed"
@@ -192,3 +193,41 @@ class TrainConfig(LoraSettings, ObjectiveSettings, RunSettings):
     """Do all checks, print them with one decoded batch, and stop."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Any other field of transformers.TrainingArguments (max_grad_norm, deepspeed, fsdp, ...)."""
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe that is a name and nothing else.
+
+        Single settings may be others than the recipe's, which flags and files override.
+
+        Raises:
+            UserError: There is no recipe of that name, or none of what it sets is set.
+        """
+        if self.recipe is None:
+            return
+        where = f"recipe {self.recipe}"
+        if self.recipe not in self.recipes:
+            raise UserError("there is no such recipe", where=where, fix=nearest(self.recipe, self.recipes))
+        defaults = {item.name: item.default for item in fields(self)}
+        recipe = self.recipes[self.recipe].items()
+        own = {name: value for name, value in recipe if value != defaults[name]}
+        if own and all(getattr(self, name) != value for name, value in own.items()):
+            settings = ", ".join(f"{name}={value!r}" for name, value in own.items())
+            raise UserError(
+                f"none of its settings is set ({settings})",
+                where=where,
+                fix=f"from Python make the configuration by TrainConfig.from_recipe({self.recipe!r}, ...);"
+                " or leave recipe out",
+            )
+
+    @classmethod
+    def from_recipe(cls, name: str, **settings: Any) -> TrainConfig:
+        """The configuration of a recipe.
+
+        Args:
+            name: Name of the recipe.
+            settings: Other settings; they go before the recipe's.
+
+        Raises:
+            UserError: There is no recipe of that name, or all that is its own is overridden.
+        """
+        return cls(**{"recipe": name, **cls.recipes.get(name, {}), **settings})

@@ -13,7 +13,8 @@ from mfpo.difficulty.config import Precision
 from mfpo.difficulty.rank import duration
 from mfpo.errors import UserError, counted
 from mfpo.models.chat import continues_prompt, render_prompt, render_response
-from mfpo.preferences.encoding import EncodedRows, RowEncoder
+from mfpo.models.mode import evaluating
+from mfpo.preferences.encoding import EncodedRows, RowEncoder, light_rows
 from mfpo.preferences.lengths import RowLength, measure_rows
 from mfpo.records import PreferencePair, text_of
 from mfpo.training.arguments import is_all_warmup
@@ -180,10 +181,8 @@ def check_first_loss(trainer: PreferenceTrainer, batch: TrainingBatch, precision
         UserError: The loss is another.
     """
     model: Any = trainer.model
-    training = model.training
-    model.eval()
-    output, _ = trainer.evaluate_batch(model, batch.to(trainer.args.device))
-    model.train(training)
+    with evaluating(model):
+        output, _ = trainer.evaluate_batch(model, batch.to(trainer.args.device))
     loss = output.loss.mean().item()
     if not math.isfinite(loss):
         raise UserError(f"before the first step the loss is {loss}", where="step-0 check")
@@ -217,7 +216,7 @@ class Preflight:
     """What was found out before the first step.
 
     Attributes:
-        turns: Turns of the training.
+        examples: How often the training takes a row, all passes counted.
         lengths: How long the rows are.
         targets: Layers that get an adapter.
         notes: What a user should know.
@@ -227,7 +226,7 @@ class Preflight:
         reference_seconds: What a reference pass that is still to come takes.
     """
 
-    turns: int
+    examples: int
     lengths: LengthCheck
     targets: list[str]
     notes: list[str]
@@ -241,8 +240,8 @@ def describe(trainer: PreferenceTrainer, batch: TrainingBatch, found: Preflight)
     """What is about to be trained, for people: lengths, parameters, memory, time and one decoded row."""
     lengths, args = found.lengths, trainer.args
     lines = [
-        f"{counted(found.turns, 'turn')} of {counted(len(trainer.train_dataset.rows), 'row')},"
-        f" {counted(steps_of(found.turns, args), 'step')} of {counted(rows_per_step(args), 'row')}",
+        f"{counted(found.examples, 'example')} from {counted(len(trainer.train_dataset.rows), 'row')},"
+        f" {counted(steps_of(found.examples, args), 'step')} of {counted(rows_per_step(args), 'row')}",
         f"lengths of {lengths.how}: at most {lengths.longest} tokens (row {lengths.longest_id}),"
         f" {lengths.image_tokens} of them for images; {lengths.mean:.0f} on average",
         f"{lengths.cut} responses cut to fit; all answers end with the end-of-sequence token",
@@ -269,8 +268,7 @@ def regions_missing(rows: EncodedRows) -> list[str]:
     """
     if not rows.encoder.rejected_image:
         return []
-    light = getattr(rows.rows, "without_images", None)
-    pairs = rows.rows if light is None else light(rejected=False)
+    pairs = light_rows(rows.rows, rejected=False)
     scopes = (rows.encoder.noise.apply(pair.noise).scope for pair in pairs if not pair.regions)
     missing = sum(scope in ("region", "erase") for scope in scopes)
     if not missing:
@@ -281,15 +279,15 @@ def regions_missing(rows: EncodedRows) -> list[str]:
     ]
 
 
-def short_schedule(turns: int, stages: int, args: TrainingArguments) -> list[str]:
+def short_schedule(examples: int, stages: int, args: TrainingArguments) -> list[str]:
     """What is odd about a training of very few steps.
 
     Args:
-        turns: Turns of the training.
+        examples: How often the training takes a row.
         stages: Stages that it has.
         args: The arguments.
     """
-    steps, notes = steps_of(turns, args), []
+    steps, notes = steps_of(examples, args), []
     if is_all_warmup(args, steps):
         notes.append(f"no warm-up: of {counted(steps, 'step')} nothing would be left")
     if steps < stages:
@@ -305,9 +303,9 @@ def rows_per_step(args: TrainingArguments) -> int:
     return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size)
 
 
-def steps_of(turns: int, args: TrainingArguments) -> int:
-    """Optimizer steps that so many turns take."""
-    return -(-turns // rows_per_step(args))
+def steps_of(examples: int, args: TrainingArguments) -> int:
+    """Optimizer steps that so many examples take."""
+    return -(-examples // rows_per_step(args))
 
 
 def _describe_memory(longest: Probe | None) -> list[str]:
@@ -328,7 +326,7 @@ def _describe_memory(longest: Probe | None) -> list[str]:
 
 
 def _describe_time(found: Preflight, typical: Probe, args: TrainingArguments) -> list[str]:
-    batches = found.turns / (args.per_device_train_batch_size * args.world_size)
+    batches = found.examples / (args.per_device_train_batch_size * args.world_size)
     seconds = typical.seconds * batches
     lines = [
         f"training takes about {duration(seconds)}: {batches:.0f} batches like one with rows of all lengths"

@@ -16,7 +16,7 @@ import torch
 
 from mfpo.errors import UserError
 from mfpo.models.vision import CACHE_BYTES, ImageEncoder
-from mfpo.training.batching import TrainingBatch, Turn, TurnDataset
+from mfpo.training.batching import CurriculumDataset, ScheduledRow, TrainingBatch
 
 if TYPE_CHECKING:
     from mfpo.training.trainer import PreferenceTrainer
@@ -36,7 +36,7 @@ class Probe:
         peak: Memory at its peak in bytes: allocated on the GPU, or resident on the CPU; None where the system
             does not tell. Where gradients are accumulated, those of an earlier pass are part of it.
         optimizer: Bytes that AdamW's moments of the trained parameters will take.
-        features: Bytes that kept features of all pictures will take.
+        features: Bytes that kept features of all pictures will take; 0 where none are kept.
         total: Memory of the device in bytes.
     """
 
@@ -56,9 +56,9 @@ def batch_of(trainer: PreferenceTrainer, chosen: Sequence[int]) -> list[Training
         trainer: The trainer.
         chosen: Indices of the rows.
     """
-    dataset: TurnDataset = copy.copy(trainer.train_dataset)
-    dataset.turns = [Turn(row, 1) for row in chosen]
-    made = trainer.data_collator([dataset[turn] for turn in range(len(dataset))])
+    dataset: CurriculumDataset = copy.copy(trainer.train_dataset)
+    dataset.schedule = [ScheduledRow(row, 1) for row in chosen]
+    made = trainer.data_collator([dataset[place] for place in range(len(dataset))])
     return [made["batch"], *made.get("more", ())]
 
 
@@ -130,7 +130,7 @@ def _traceless(trainer: PreferenceTrainer) -> Iterator[None]:
     training, images = model.training, trainer.images
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [trainer.args.device] if trainer.args.device.type == "cuda" else []
-    trainer.images = ImageEncoder(model, share=images.shares)
+    trainer.images = ImageEncoder(model, cache_bytes=images.cache_bytes, share=images.shares)
     model.train()
     try:
         with torch.random.fork_rng(devices=devices):

@@ -10,7 +10,7 @@ from torch import nn
 
 from mfpo.errors import UserError
 from mfpo.models.logprobs import score_responses
-from mfpo.models.vision import ImageEncoder
+from mfpo.models.vision import CACHE_BYTES, ImageEncoder
 from mfpo.training.batching import TrainingBatch
 from mfpo.training.config import ReferenceKind
 from mfpo.training.objectives import SequenceLogps
@@ -68,14 +68,17 @@ class CopyReference:
 
     Args:
         model: The initial model.
+        cache_bytes: See [`ImageEncoder`].
         share: See [`ImageEncoder`].
         logits: Whether the objective needs the whole predicted distributions.
     """
 
-    def __init__(self, model: nn.Module, *, share: bool = True, logits: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, *, cache_bytes: int = CACHE_BYTES, share: bool = True, logits: bool = False
+    ) -> None:
         self.logits = logits
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        self.images = ImageEncoder(self.model, share=share)
+        self.images = ImageEncoder(self.model, cache_bytes=cache_bytes, share=share)
 
     @torch.no_grad()
     def __call__(self, batch: TrainingBatch) -> SequenceLogps:
@@ -117,7 +120,7 @@ def make_reference(
             )
         return PrecomputedReference()
     if kind == "copy":
-        return CopyReference(initial, share=images.shares, logits=logits)
+        return CopyReference(initial, cache_bytes=images.cache_bytes, share=images.shares, logits=logits)
     if not hasattr(model, "disable_adapter"):
         raise UserError(
             "the model has no adapter to switch off",

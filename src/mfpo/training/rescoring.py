@@ -22,7 +22,7 @@ from mfpo.models.logprobs import Layout
 from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, RowEncoder, Rows
 from mfpo.records import PreferencePair
-from mfpo.training.batching import TurnDataset, TurnPlan
+from mfpo.training.batching import CurriculumDataset, CurriculumPlan
 from mfpo.training.checkpoints import SavedOrder
 from mfpo.training.config import TrainConfig
 
@@ -88,7 +88,7 @@ class Rescoring:
 
     trainer: PreferenceTrainer
     vlm: VLM
-    plan: TurnPlan
+    plan: CurriculumPlan
     config: TrainConfig
     precision: Precision
     layout: Layout
@@ -100,7 +100,7 @@ class Rescoring:
         """The step after which rows are ranked again; 0 for never."""
         if len(self.plan.stages) < 3:
             return 0
-        first = sum(turn.stage == 1 for turn in self.plan.turns())
+        first = sum(scheduled.stage == 1 for scheduled in self.plan.schedule())
         return first // self.rows_per_step
 
     def train(self, checkpoint: str | None) -> None:
@@ -115,7 +115,7 @@ class Rescoring:
         """
         trainer, boundary = self.trainer, self.boundary
         step = int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
-        if boundary and trainer.order.turns is None:
+        if boundary and trainer.order.schedule is None:
             if step > boundary:
                 raise UserError(
                     f"rows were to be ranked again after step {boundary}, and were not",
@@ -141,7 +141,7 @@ class Rescoring:
     def _rank_again(self, checkpoint: Path) -> None:
         """Score the rows of the later stages and put the new order into the checkpoint."""
         first, *later = self.plan.stages
-        dataset: TurnDataset = self.trainer.train_dataset
+        dataset: CurriculumDataset = self.trainer.train_dataset
         left = tuple(sorted(row for stage in later for row in stage.rows))
         ids = dataset.rows.ids
         rows = SomeRows(dataset.rows.rows, left, [ids[row] for row in left])
@@ -149,8 +149,8 @@ class Rescoring:
         parts = self._parts(rows, encoder, checkpoint.name)
         entropies = self._entropies(rows, encoder, parts)
         stages = split_rest(self.config.stages, left, entropies, [stage.name for stage in later])
-        turns = replace(self.plan, stages=(first, *stages)).turns()
-        order = replace(self.trainer.order, turns=[(ids[turn.row], turn.stage) for turn in turns])
+        schedule = replace(self.plan, stages=(first, *stages)).schedule()
+        order = replace(self.trainer.order, schedule=[(ids[entry.row], entry.stage) for entry in schedule])
         if self.trainer.is_local_process_zero():
             order.save(checkpoint)
         discard_chunks(parts)
@@ -159,7 +159,8 @@ class Rescoring:
     def _parts(self, rows: SomeRows, encoder: RowEncoder, step: str) -> Path:
         """Where a ranking that is interrupted leaves what is done; of these weights and settings alone."""
         digest = fingerprint(self.trainer.model, encoder, rows, self.precision, self.layout).digest
-        kind = ".semantic" if self.config.difficulty == "semantic" else ""
+        semantic = self.semantic if self.config.difficulty == "semantic" else None
+        kind = "" if semantic is None else f".semantic-{semantic.digest}"
         return Path(self.config.output_dir) / FOLDER / f"after-{step}.{digest}{kind}.parts"
 
     def _entropies(self, rows: SomeRows, encoder: RowEncoder, parts: Path) -> list[float]:

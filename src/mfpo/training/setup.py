@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
@@ -16,16 +18,16 @@ from mfpo.difficulty.scores import ReferenceScores, autocast_context
 from mfpo.difficulty.semantic import SemanticEntropies
 from mfpo.difficulty.stages import plan_stages
 from mfpo.difficulty.store import FOLDER
-from mfpo.errors import Skip, UserError
+from mfpo.errors import RowError, Skip, UserError
 from mfpo.models.adapters import merged
 from mfpo.models.load import VLM, default_dtype
 from mfpo.models.logprobs import Layout
-from mfpo.models.vision import ImageEncoder, unwrap
+from mfpo.models.vision import CACHE_BYTES, ImageEncoder, unwrap
 from mfpo.preferences.encoding import EncodedRows, NoiseOverride, RowEncoder, Rows, SequenceKind
 from mfpo.preferences.layouts import choose_layout
 from mfpo.training.arguments import is_sharded, name_layers_to_shard, training_arguments
 from mfpo.training.balance import ModalityBalance
-from mfpo.training.batching import PreferenceCollator, TurnDataset, TurnPlan
+from mfpo.training.batching import MAX_UNREADABLE, CurriculumDataset, CurriculumPlan, PreferenceCollator
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.loss import make_loss, sequences_of
 from mfpo.training.objectives import Loss
@@ -46,6 +48,9 @@ from mfpo.training.probe import batch_of, probe
 from mfpo.training.reference import make_reference
 from mfpo.training.rescoring import Rescoring
 from mfpo.training.trainer import PreferenceTrainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,8 @@ def set_up(
     # The fingerprint is of the initial weights, so it is taken before an adapter joins them.
     source = _reference_source(vlm, encoded, config, loss, sequences, precision, choice.layout, stored_scores)
     model = prepare_model(vlm.model, config, name=vlm.name)
-    images = ImageEncoder(model, share=not is_sharded(args))
+    share = not is_sharded(args)
+    images = ImageEncoder(model, cache_bytes=_cache_bytes(model, encoded, autocast, share=share), share=share)
     reference = make_reference(config.reference, vlm.model, model, images, detail=loss.reference_detail)
     known = Known()
     size = args.per_device_train_batch_size
@@ -120,7 +126,9 @@ def set_up(
     trainer = PreferenceTrainer(
         model,
         args,
-        turns=TurnDataset(encoded, plan.turns(), stored, sequences, tokens=loss.reference_detail == "tokens"),
+        dataset=CurriculumDataset(
+            encoded, plan.schedule(), stored, sequences, tokens=loss.reference_detail == "tokens"
+        ),
         collator=PreferenceCollator(
             sequences,
             encoder.pad_token_id,
@@ -156,18 +164,18 @@ def _check_trainer(
     at_start: bool,
 ) -> str:
     """Run the first and the longest batch; what was found, for people."""
-    args, turns = trainer.args, trainer.train_dataset
+    args, dataset = trainer.args, trainer.train_dataset
     size = args.per_device_train_batch_size
-    first = trainer.data_collator([turns[turn] for turn in range(min(len(turns), size))])
-    usable = {turn.row for turn in turns.turns}
+    first = trainer.data_collator([dataset[place] for place in range(min(len(dataset), size))])
+    usable = {scheduled.row for scheduled in dataset.schedule}
     longest = [row for row in lengths.by_length if row in usable][:size]
     first_loss = check_first_loss(trainer, first["batch"], precision) if at_start else None
     typical = [row for row in lengths.typical(size) if row in usable]
     runs = not is_sharded(args) and len(longest) > 0
-    num_turns = len(turns) if known.seconds is None else _num_turns(config, len(lengths.by_length), args)
-    notes = [*notes, *short_schedule(num_turns, len({turn.stage for turn in turns.turns}), args)]
+    examples = len(dataset) if known.seconds is None else _num_examples(config, len(lengths.by_length), args)
+    notes = [*notes, *short_schedule(examples, len({entry.stage for entry in dataset.schedule}), args)]
     found = Preflight(
-        turns=num_turns,
+        examples=examples,
         lengths=lengths,
         targets=targets,
         notes=notes,
@@ -177,6 +185,34 @@ def _check_trainer(
         reference_seconds=known.seconds,
     )
     return describe(trainer, first["batch"], found)
+
+
+def _cache_bytes(
+    model: PreTrainedModel, rows: EncodedRows, autocast: AbstractContextManager[Any], *, share: bool
+) -> int:
+    """Memory for image features: the whole of it if those of all rows are expected to fit, else none.
+
+    The first row that can be read decides, wherever a training goes on from: kept features are computed one
+    by one, others together with those of their batch, which changes their last bits.
+
+    Args:
+        model: The model.
+        rows: The rows.
+        autocast: Context of the precision that the model computes in.
+        share: See [`ImageEncoder`].
+    """
+    images = ImageEncoder(model, cache_bytes=CACHE_BYTES, share=share)
+    if not images.shares:
+        return 0
+    for index in range(min(len(rows), MAX_UNREADABLE)):
+        try:
+            image = rows[index].image
+        except RowError:
+            continue
+        count = len(rows) * (2 if rows.encoder.rejected_image else 1)
+        with autocast:
+            return CACHE_BYTES if images.fits(image, count) else 0
+    return 0
 
 
 def _reference_source(
@@ -285,7 +321,7 @@ def _plan(
     scores: ReferenceScores | None,
     semantic: SemanticEntropies | None,
     args: TrainingArguments,
-) -> TurnPlan:
+) -> CurriculumPlan:
     """The order of training, over the rows that have scores or, where none are needed, over all."""
     usable, entropies = list(range(len(rows))), None
     if scores is not None:
@@ -304,12 +340,12 @@ def _plan(
         replace(stage, rows=tuple(usable[row] for row in stage.rows))
         for stage in plan_stages(config.stages, len(usable), entropies, seed=config.seed)
     )
-    num_turns = _num_turns(config, len(usable), args) if config.max_steps > 0 else None
-    return TurnPlan(stages, config.num_train_epochs, num_turns, config.seed)
+    num_examples = _num_examples(config, len(usable), args) if config.max_steps > 0 else None
+    return CurriculumPlan(stages, config.num_train_epochs, num_examples, config.seed)
 
 
-def _num_turns(config: TrainConfig, num_rows: int, args: TrainingArguments) -> int:
-    """Turns of a training on so many rows."""
+def _num_examples(config: TrainConfig, num_rows: int, args: TrainingArguments) -> int:
+    """How often a training on so many rows takes a row."""
     if config.max_steps > 0:
         return config.max_steps * rows_per_step(args)
     return num_rows * config.num_train_epochs

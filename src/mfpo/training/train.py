@@ -160,12 +160,6 @@ def _check_ranges(config: TrainConfig) -> None:
             raise UserError("it is a setting of the adapter", where=f"--{name}", fix="add --use_lora")
     if config.max_tokens is not None and config.max_tokens < 1:
         raise UserError(f"must be at least 1, not {config.max_tokens}", where="--max_tokens")
-    if config.max_tokens is not None and any(config.trainer.get(name) for name in ("fsdp", "deepspeed")):
-        raise UserError(
-            "processes that share their parameters must make the same number of forward passes",
-            where=f"--max_tokens {config.max_tokens}",
-            fix="set --per_device_train_batch_size instead",
-        )
     if config.max_steps == 0:
         raise UserError(
             "there is nothing to train", where="--max_steps 0", fix="give a number above 0, or -1 for epochs"

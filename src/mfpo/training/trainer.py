@@ -1,4 +1,4 @@
-"""The trainer: ``transformers.Trainer`` with a preference objective and the turns of the stages."""
+"""The trainer: ``transformers.Trainer`` with a preference objective and the order of the stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mfpo.models.logprobs import score_responses
 from mfpo.models.vision import ImageEncoder
 from mfpo.training.arguments import is_all_warmup
 from mfpo.training.balance import ModalityBalance
-from mfpo.training.batching import PreferenceCollator, TrainingBatch, Turn, TurnDataset
+from mfpo.training.batching import CurriculumDataset, PreferenceCollator, ScheduledRow, TrainingBatch
 from mfpo.training.checkpoints import AtomicCheckpoints, SavedOrder, order_digest
 from mfpo.training.metrics import MetricsFile, ReadableProgress, batch_metrics, modality_balance
 from mfpo.training.objectives import BySequence, Loss, ObjectiveOutput, SequenceLogps
@@ -56,15 +56,15 @@ def change_rates(scheduler: LambdaLR, rates: Sequence[float]) -> None:
 
 
 class PreferenceTrainer(AtomicCheckpoints):
-    """Trains a model on batches of preference rows, turn by turn.
+    """Trains a model on batches of preference rows, in the order of its dataset.
 
     Everything that is not the loss, the order of rows and the metrics is the parent's: optimizer, schedule,
     accumulation, mixed precision, distribution, checkpoints, loggers and the Hub.
 
     Args:
         model: The model to train, its ``requires_grad`` set.
-        args: Training arguments; the turns are one epoch.
-        turns: The turns.
+        args: Training arguments; the dataset is one epoch.
+        dataset: The rows in the order of training, all passes over them.
         collator: Makes batches of them.
         loss: The objective with its settings.
         reference: Where reference log-probabilities come from.
@@ -79,7 +79,7 @@ class PreferenceTrainer(AtomicCheckpoints):
         model: PreTrainedModel,
         args: TrainingArguments,
         *,
-        turns: TurnDataset,
+        dataset: CurriculumDataset,
         collator: PreferenceCollator,
         loss: Loss,
         reference: Reference,
@@ -92,7 +92,7 @@ class PreferenceTrainer(AtomicCheckpoints):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=turns,
+            train_dataset=dataset,
             data_collator=collator,
             processing_class=processor,
             callbacks=[MetricsFile(), self.watch, *([balance] if balance else []), *callbacks],
@@ -101,17 +101,23 @@ class PreferenceTrainer(AtomicCheckpoints):
         # The loss is a mean over rows: the parent is to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
-        self.loss, self.reference, self.images, self.balance = loss, reference, images, balance
+        self.loss, self.reference, self.images = loss, reference, images
         self.skips: list[Skip] = []
-        settings = {"noise": asdict(turns.rows.encoder.noise), **loss.describe()}
+        settings = {"noise": asdict(dataset.rows.encoder.noise), **loss.describe()}
         settings["balance_modalities"] = balance is not None
         settings["per_device_train_batch_size"] = args.per_device_train_batch_size
         settings["gradient_accumulation_steps"] = args.gradient_accumulation_steps
         settings["processes"] = args.world_size
-        self.order = SavedOrder(order_digest(turns.turns, turns.rows.ids), settings=settings)
+        self.order = SavedOrder(order_digest(dataset.schedule, dataset.rows.ids), settings=settings)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._margins: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def balance(self) -> ModalityBalance | None:
+        """What weighs text and image term; the parent may put a restored one in its place."""
+        found = (one for one in self.callback_handler.callbacks if isinstance(one, ModalityBalance))
+        return next(found, None)
 
     def evaluate_batch(self, model: nn.Module, batch: TrainingBatch) -> tuple[ObjectiveOutput, SequenceLogps]:
         """Loss of a batch and the policy's log-probabilities, in the precision of training."""
@@ -120,7 +126,8 @@ class PreferenceTrainer(AtomicCheckpoints):
             scores = score_responses(model, batch.responses, self.images, logits=whole)
             policy, answers = batch.split(scores), batch.answers(scores.mask)
             reference = self.reference(batch)
-        weights = None if self.balance is None else self.balance.weights(self.loss.weights)
+        balance = self.balance
+        weights = None if balance is None else balance.weights(self.loss.weights)
         return self.loss(policy, reference, answers, weights=weights), policy
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -155,14 +162,14 @@ class PreferenceTrainer(AtomicCheckpoints):
         if self.balance is not None and output.rewards is not None:
             metrics |= self._note_margins(output.rewards)
         self._record(metrics)
-        self._record({"padding": torch.tensor([batch.responses.padding], device=output.loss.device)})
+        self._record({"padding": output.loss.new_full((1,), batch.responses.padding, dtype=torch.float32)})
         self.watch.saw(batch.ids, output.loss)
         self.skips.extend(batch.skips)
         loss = output.loss.mean() * inputs.get("share", 1.0)
         return (loss, output) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        """The turns are in order already."""
+        """The rows are in order already."""
         return SequentialSampler(self.train_dataset)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -201,15 +208,14 @@ class PreferenceTrainer(AtomicCheckpoints):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def save_extras(self, folder: Path) -> None:
-        """The order of rows, the sums of the metrics that are not logged yet, and the balance's means."""
+        """The order of rows, and the sums of the metrics that are not logged yet."""
         sums = {name: total.item() for name, total in self._sums.items()}
-        means = None if self.balance is None else [self.balance.text, self.balance.image]
-        write_json(folder / self._sums_file, {"sums": sums, "counts": self._counts, "balance": means})
+        write_json(folder / self._sums_file, {"sums": sums, "counts": self._counts})
         if self.is_local_process_zero():
             self.order.save(folder)
 
     def restore_extras(self, checkpoint: str | Path) -> None:
-        """Go on with the order of rows, the sums and the balance of a checkpoint.
+        """Go on with the order of rows and the sums of a checkpoint.
 
         Raises:
             UserError: The checkpoint belongs to other rows, noise, loss or batches.
@@ -222,16 +228,16 @@ class PreferenceTrainer(AtomicCheckpoints):
         saved = json.loads(path.read_text()) if path.is_file() else {"sums": {}, "counts": {}}
         self._sums = {n: torch.tensor(total, device=self.args.device) for n, total in saved["sums"].items()}
         self._counts = saved["counts"]
-        if self.balance is not None and saved.get("balance") is not None:
-            self.balance.text, self.balance.image = saved["balance"]
 
     def set_order(self, order: SavedOrder) -> None:
         """Train in that order from now on."""
         self.order = order
-        if order.turns is not None:
-            dataset: TurnDataset = self.train_dataset
+        if order.schedule is not None:
+            dataset: CurriculumDataset = self.train_dataset
             index = {identifier: row for row, identifier in enumerate(dataset.rows.ids)}
-            dataset.turns = [Turn(index[identifier], stage) for identifier, stage in order.turns]
+            dataset.schedule = [
+                ScheduledRow(index[identifier], stage) for identifier, stage in order.schedule
+            ]
 
     @property
     def _sums_file(self) -> str:
@@ -281,9 +287,9 @@ class PreferenceTrainer(AtomicCheckpoints):
 
     def _note_margins(self, rewards: BySequence) -> dict[str, Tensor]:
         """Keep the margins of a batch for the balance; the weights that the batch was trained with."""
-        assert self.balance is not None and rewards.rejected is not None
-        assert rewards.image_rejected is not None
-        text, image = self.balance.factors()
+        balance = self.balance
+        assert balance is not None and rewards.rejected is not None and rewards.image_rejected is not None
+        text, image = balance.factors()
         chosen = rewards.chosen.detach()
         self._margins.append((chosen - rewards.rejected.detach(), chosen - rewards.image_rejected.detach()))
         return {
@@ -296,10 +302,11 @@ class PreferenceTrainer(AtomicCheckpoints):
 
         Processes may have cut their batches into different numbers of parts, so they exchange one mean each.
         """
-        assert self.balance is not None
+        balance = self.balance
+        assert balance is not None
         margins = torch.stack([torch.cat(parts).mean() for parts in zip(*self._margins, strict=True)])
         self._margins = []
-        self.balance.update(*self.accelerator.reduce(margins.float(), reduction="mean").tolist())
+        balance.update(*self.accelerator.reduce(margins.float(), reduction="mean").tolist())
 
     def _make_progress_readable(self) -> None:
         """Metrics as a line for people, in place of the parent's dictionaries."""

@@ -56,14 +56,17 @@ class SequenceLogps(BySequence):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SequenceLogps:
         """The same on a device."""
+        return self._with_all(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
+    def pin_memory(self) -> SequenceLogps:
+        """The same in memory that is copied to a GPU while other work goes on."""
+        return self._with_all(Tensor.pin_memory)
 
-        moved = self.map(move)
-        tokens = None if self.tokens is None else self.tokens.map(move)
-        logits = None if self.logits is None else self.logits.map(move)
-        return SequenceLogps(moved.chosen, moved.rejected, moved.image_rejected, tokens, logits)
+    def _with_all(self, function: Callable[[Tensor], Tensor]) -> SequenceLogps:
+        sums = self.map(function)
+        tokens = None if self.tokens is None else self.tokens.map(function)
+        logits = None if self.logits is None else self.logits.map(function)
+        return SequenceLogps(sums.chosen, sums.rejected, sums.image_rejected, tokens, logits)
 
 
 @dataclass(frozen=True)
