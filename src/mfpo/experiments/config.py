@@ -56,10 +56,10 @@ class ExperimentConfig(JudgeSettings):
     """Where: `scenes`, where everything is made here, or `llava`, a checkpoint of yours with your data."""
 
     seeds: int | None = None
-    """Training seeds; 2 if not given, 1 with --quick or --world llava."""
+    """Trainings of each arm from each model, with seeds of their own; 1 if not given."""
 
     sft_seeds: int | None = None
-    """Independent models to start from, each with its own rows; 3 if not given, 1 with --quick (scenes)."""
+    """Independent models to start from, each with its own rows; 6 if not given, 1 with --quick (scenes)."""
 
     quick: bool = False
     """Small sizes, to see that it runs; the numbers mean nothing."""

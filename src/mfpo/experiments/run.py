@@ -117,8 +117,7 @@ def plan_of(config: ExperimentConfig, experiment: Experiment) -> Plan:
 def seeds_of(config: ExperimentConfig) -> tuple[int, int]:
     """Numbers of SFT seeds and of training seeds."""
     scenes = config.world == "scenes"
-    sft_seeds = (config.sft_seeds or (1 if config.quick else 3)) if scenes else 1
-    return sft_seeds, config.seeds or (2 if scenes and not config.quick else 1)
+    return (config.sft_seeds or (1 if config.quick else 6)) if scenes else 1, config.seeds or 1
 
 
 def real_world(config: ExperimentConfig, experiment: Experiment) -> RealWorld:
