@@ -145,9 +145,9 @@ def test_a_packaged_file_runs_to_its_end(done: Path, cache: str) -> None:
     folder = done / "figure1-quick"
     content = json.loads((folder / "results.json").read_text())
     measured = {name.partition("/")[0] for arm in content["arms"] for name in arm["metrics"]}
-    assert measured == {"distortion", "attention", "grounding"} == content["items"].keys()
+    assert measured == {"distortion", "attention", "grounding", "rewards"}
     assert len(list(done.glob("store/trainings/*/model.safetensors"))) == 3
-    assert (folder / "figure.svg").is_file() and "figure 1b" in (folder / "table.md").read_text()
+    assert (folder / "figure.svg").is_file() and "attends more" in (folder / "table.md").read_text()
 
 
 def test_listing_and_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
