@@ -100,8 +100,8 @@ def test_arms_of_one_noise_share_a_reference_pass() -> None:
     for name, cells in plan("table8").trainings.items():
         assert cells[(0, 0)].ranking is not None
         rankings[name] = cells[(0, 0)].ranking.digest
-    assert rankings["mfpo"] == rankings["dpo+margin"]
-    assert len(set(rankings.values())) == len(rankings) - 1
+    assert rankings["mfpo"] == rankings["dpo+margin"] == rankings["dpo+margin, staged, lr of mfpo"]
+    assert len(set(rankings.values())) == len(rankings) - 2
     semantic = plan("table7").trainings["semantic"][(0, 0)].ranking
     assert semantic is not None and semantic.semantic and training().ranking in semantic.needs
 
