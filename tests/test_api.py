@@ -9,13 +9,20 @@ from pathlib import Path
 import pytest
 
 import mfpo
+from mfpo.cli.verbs import VERBS
 from mfpo.data.writer import DatasetWriter
 from preference_rows import make_pairs
 
 
 def test_every_public_name_is_there() -> None:
-    for name in {*mfpo.__all__} - {"__version__"}:
-        assert getattr(mfpo, name).__name__ in (name, "run"), name
+    """Those of commands are what the commands take and run, but for what takes an open model."""
+    named = {name: getattr(mfpo, name) for name in mfpo.__all__}
+    for command, config in (("build", "BuildConfig"), ("rank", "RankConfig"), ("train", "TrainConfig")):
+        assert named[config] is VERBS[command].config_type()
+    assert named["EvalConfig"] is VERBS["eval"].config_type()
+    assert named["rank"] is VERBS["rank"].function()
+    for name in ("build_dataset", "evaluate", "load_vlm", "open_dataset", "train", "UserError"):
+        assert named[name].__name__ == name
     assert {*mfpo.__all__} <= {*dir(mfpo)}
     with pytest.raises(AttributeError, match="has no attribute 'trains'"):
         _ = mfpo.trains

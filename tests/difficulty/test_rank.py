@@ -172,7 +172,7 @@ def test_training_uses_what_rank_stored(vlm, dataset, tmp_path, monkeypatch, noi
             trainer={"disable_tqdm": True},
             **noise,
         )
-        module.train(vlm, open_dataset(dataset), config, stored_scores=dataset / "reference")
+        module.train(vlm, open_dataset(dataset), config)
 
 
 def files(folder):

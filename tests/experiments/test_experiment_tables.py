@@ -15,8 +15,9 @@ from mfpo.evaluation.statistics import Difference, Metric
 from mfpo.experiments.pooled import Pooled
 from mfpo.experiments.reading import read_experiment
 from mfpo.experiments.render import main_grid, print_results, remarks, to_html, to_latex, to_markdown
-from mfpo.experiments.results import Column, Results, Verdict
+from mfpo.experiments.results import Results
 from mfpo.experiments.schema import Claim
+from mfpo.experiments.verdicts import Column, Verdict
 
 FILE = """
 title: methods side by side

@@ -14,10 +14,11 @@ from mfpo.experiments import figures
 from mfpo.experiments.plan import Plan
 from mfpo.experiments.pooled import Pooled
 from mfpo.experiments.reading import read_experiment
-from mfpo.experiments.results import Column, Related, Results
+from mfpo.experiments.results import Related, Results
 from mfpo.experiments.run import write_results
 from mfpo.experiments.schema import Figure, Relation
 from mfpo.experiments.store import Store
+from mfpo.experiments.verdicts import Column
 
 FILE = """
 title: three arms

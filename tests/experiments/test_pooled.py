@@ -10,9 +10,10 @@ from mfpo.experiments.plan import Cell, expand_sweep
 from mfpo.experiments.pooled import Pooled, cell_tables, draw_groups, rank_correlation
 from mfpo.experiments.reading import read_experiment
 from mfpo.experiments.render import claims_grid
-from mfpo.experiments.results import Column, Results, Verdict, judge, verdicts_on
+from mfpo.experiments.results import Results
 from mfpo.experiments.schema import Claim
 from mfpo.experiments.sweep import choose
+from mfpo.experiments.verdicts import Column, Verdict, judge, verdicts_on
 
 
 def scores(right: list[int]) -> ScoreResult:

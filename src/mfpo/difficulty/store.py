@@ -19,10 +19,16 @@ from mfpo.difficulty.scores import ReferenceScores, compute_scores
 from mfpo.errors import Skip
 from mfpo.models.logprobs import PLAIN, Layout
 from mfpo.models.vision import ImageEncoder
-from mfpo.preferences.encoding import EncodedRows, SequenceKind
+from mfpo.preferences.encoding import EncodedRows, Rows, SequenceKind
 
 FOLDER = "reference"
 """Folder of a dataset, or of a training run, that holds scores."""
+
+
+def scores_folder(rows: Rows) -> Path | None:
+    """Where ``mfpo rank`` stores the scores of rows that are a dataset folder; None of any others."""
+    folder: Path | None = getattr(rows, "folder", None)
+    return None if folder is None else folder / FOLDER
 
 
 @dataclass(frozen=True, slots=True)

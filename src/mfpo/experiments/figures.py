@@ -19,9 +19,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 from mfpo.data.files import read_jsonl, write_atomic
 from mfpo.evaluation.statistics import Estimate
 from mfpo.experiments.plan import Plan
-from mfpo.experiments.results import Column, Results
+from mfpo.experiments.results import Results
 from mfpo.experiments.schema import Arm
 from mfpo.experiments.store import Store
+from mfpo.experiments.verdicts import Column
 from mfpo.report.figures import (
     MARKERS,
     MUTED,

@@ -15,7 +15,8 @@ from rich.table import Table
 from mfpo.errors import counted
 from mfpo.evaluation.comparison_tables import escape_latex, stars
 from mfpo.evaluation.statistics import Difference, Estimate
-from mfpo.experiments.results import Column, Related, Results, Verdict
+from mfpo.experiments.results import Related, Results
+from mfpo.experiments.verdicts import Column, Verdict
 from mfpo.report.page import asset
 from mfpo.scenes.config import DifficultySettings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
@@ -28,16 +27,10 @@ def run(config: TrainConfig) -> training.TrainResult | None:
 
 
 def train(
-    vlm: VLM,
-    rows: Rows,
-    config: TrainConfig,
-    *,
-    stored_scores: Path | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
+    vlm: VLM, rows: Rows, config: TrainConfig, *, callbacks: Sequence[TrainerCallback] = ()
 ) -> training.TrainResult | None:
     """[`mfpo.training.train.train`] with the same curves and model card."""
-    live = _live_folder(config)
-    return training.train(vlm, rows, config, stored_scores=stored_scores, callbacks=[live, *callbacks])
+    return training.train(vlm, rows, config, callbacks=[_live_folder(config), *callbacks])
 
 
 def _live_folder(config: TrainConfig) -> LiveFolder:

@@ -17,7 +17,7 @@ from mfpo.difficulty.fingerprint import fingerprint
 from mfpo.difficulty.scores import ReferenceScores, autocast_context
 from mfpo.difficulty.semantic import SemanticEntropies
 from mfpo.difficulty.stages import plan_stages
-from mfpo.difficulty.store import FOLDER
+from mfpo.difficulty.store import FOLDER, scores_folder
 from mfpo.errors import RowError, Skip, UserError
 from mfpo.models.adapters import merged
 from mfpo.models.load import VLM, default_dtype
@@ -85,7 +85,7 @@ def set_up(
         vlm: The initial model; frozen in part or given an adapter, in place.
         rows: The preference rows.
         config: The settings.
-        stored_scores: Folder in which ``mfpo rank`` may have stored the scores of these rows.
+        stored_scores: Folder in which scores of these rows may be; where ``mfpo rank`` stores them when None.
         at_start: Whether training starts with the initial model, so that the step-0 loss can be checked.
         callbacks: What else is told of steps and metrics.
 
@@ -229,6 +229,7 @@ def _reference_source(
     stored = _uses_stored(config, loss)
     if not stored and config.stages not in BY_DIFFICULTY:
         return None
+    stored_scores = stored_scores or scores_folder(rows.rows)
     folders = [Path(config.output_dir) / FOLDER, *([stored_scores] if stored_scores else [])]
     tokens = stored and loss.reference_detail == "tokens"
     digest = fingerprint(vlm.model, rows.encoder, rows.rows, precision, layout)

@@ -15,7 +15,6 @@ from mfpo.data.files import save_config, write_jsonl
 from mfpo.data.folder import open_dataset
 from mfpo.data.writer import check_writable
 from mfpo.difficulty.config import require
-from mfpo.difficulty.store import FOLDER
 from mfpo.errors import Skip, UserError
 from mfpo.models.load import VLM, load_vlm, process_device
 from mfpo.models.logprobs import Layout
@@ -79,7 +78,7 @@ def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Train
         trust_remote_code=config.trust_remote_code,
         load_in_4bit=config.load_in_4bit,
     )
-    return train(vlm, rows, config, stored_scores=Path(config.dataset) / FOLDER, callbacks=callbacks)
+    return train(vlm, rows, config, callbacks=callbacks)
 
 
 def train(
@@ -96,7 +95,7 @@ def train(
         vlm: The initial model, which is the reference as well; its weights are changed in place.
         rows: The preference rows.
         config: The settings; ``dataset`` and ``model_name_or_path`` are only recorded.
-        stored_scores: Folder in which ``mfpo rank`` may have stored the scores of these rows.
+        stored_scores: Folder in which scores of these rows may be; where ``mfpo rank`` stores them when None.
         callbacks: What else is told of steps and metrics.
 
     Raises:
