@@ -272,6 +272,27 @@ def test_what_finished_no_row_does_not_block_other_settings(tmp_path: Path) -> N
     check_free(tmp_path, "one", overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.yaml", "skipped.jsonl", "manifest.json"])
+def test_files_of_somebody_else_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("years of work")
+    for fingerprint in ("", "one"):
+        with pytest.raises(UserError, match=f"{name} would be replaced") as caught:
+            DatasetWriter(tmp_path, fingerprint=fingerprint)
+        assert "--overwrite" in caught.value.fix
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "years of work"
+    write(tmp_path, ROWS, fingerprint="one", overwrite=True)
+    assert list(open_dataset(tmp_path)) == ROWS
+
+
+def test_other_peoples_files_beside_a_dataset_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    interrupted(tmp_path, ROWS, 5, rows_per_shard=2, fingerprint="one")
+    (tmp_path / "README.md").write_text("written by somebody while the build was interrupted")
+    finish(tmp_path, ROWS, rows_per_shard=2, fingerprint="one")
+    assert list(open_dataset(tmp_path)) == ROWS and (tmp_path / "notes.txt").is_file()
+
+
 def test_what_nobody_can_go_on_with_does_not_stay(tmp_path: Path) -> None:
     interrupted(tmp_path, ROWS, 5, rows_per_shard=2)
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import pytest
 from mfpo.data.source_config import SourceConfig
 from mfpo.data.sources import Source
 from mfpo.errors import Skip, UserError
+from mfpo.preferences.config import BuildConfig
 from mfpo.records import Sample, assistant_message, text_of, user_message
 
 QUESTION, CHOSEN, REJECTED = "What is it?", "A red mug.", "A blue mug."
@@ -173,6 +174,45 @@ def test_images_in_the_parts_and_in_the_column_keep_their_order(tmp_path: Path) 
         "image",
         "text",
     ]
+
+
+@pytest.mark.parametrize(
+    "column", ["a.png", ["a.png"], {"path": "a.png"}, [{"bytes": "iVBORw0KGgo=", "path": "a.png"}]]
+)
+@pytest.mark.parametrize("image", ["a.png", {"bytes": "iVBORw0KGgo=", "path": "a.png"}])
+def test_a_column_that_repeats_the_images_of_the_messages(tmp_path: Path, column: Any, image: Any) -> None:
+    """The row had each picture twice."""
+    content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
+    row = {**LAYOUTS["trl"], "prompt": [{"role": "user", "content": content}], "images": column}
+    found = one(write(tmp_path / "pairs.jsonl", [row]))
+    assert [Path(str(source.path)).name for source in found.images] == ["a.png"]
+    assert found.prompt == user_message(QUESTION)
+
+
+@pytest.mark.parametrize("column", [["b.png"], ["a.png", "a.png"], ["b.png", "a.png"]])
+def test_a_column_of_other_images_than_the_messages_bring(tmp_path: Path, column: list[str]) -> None:
+    rows = [LAYOUTS["trl"], {**LAYOUTS["trl"], "images": column}]
+    _, found = read(write(tmp_path / "pairs.jsonl", rows))
+    assert isinstance(found, Skip) and found.reason == "image-count"
+    assert f"the messages bring 1 image along, and the column of images names {len(column)}" in found.detail
+
+
+@pytest.mark.parametrize("odd", [7, {"a": 1}, [3], [None], {"text": ["x"]}])
+def test_odd_keywords_cost_the_row_only_where_they_are_used(tmp_path: Path, odd: Any) -> None:
+    rows = [{**LAYOUTS["swift-query"], "keywords": value} for value in (["mug"], odd)]
+    dataset = write(tmp_path / "pairs.jsonl", rows)
+    found = read(dataset)
+    assert [row.keywords for row in found if isinstance(row, Sample)] == [("mug",), None]
+    _, found_given = Source(BuildConfig(dataset=str(dataset), keywords="given")).items()
+    assert isinstance(found_given, Skip) and found_given.reason == "bad-value"
+
+
+@pytest.mark.parametrize("value", ["https://example.org/a.png", 7])
+def test_what_is_wrong_with_rejected_images_names_their_column(tmp_path: Path, value: Any) -> None:
+    rows = [LAYOUTS["swift-query"], {**LAYOUTS["swift-query"], "rejected_images": [value]}]
+    _, found = read(write(tmp_path / "pairs.jsonl", rows))
+    assert isinstance(found, Skip)
+    assert found.detail.endswith("(in column rejected_images, the pictures for --noise_scope swap)")
 
 
 def test_base64_images(tmp_path: Path) -> None:

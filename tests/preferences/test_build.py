@@ -254,6 +254,51 @@ def test_an_interrupted_build_goes_on_where_it_was(
 
 
 @pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("between", [0, 20])
+def test_an_equal_row_after_one_that_was_left_out_is_kept(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: int
+) -> None:
+    """Whether both are in one window of 16 rows, in two open ones, or before and after an interruption."""
+    data = encoded(picture(99))
+    swapped = {"rejected_images": ["images/other.png"]}
+    source.add("other.png", encoded(picture(98)), **swapped)
+    source.add("same.png", data)
+    for number in range(between):
+        source.add(f"{number}.png", encoded(picture(number)), number=number, **swapped)
+    source.add("same.png", data, **swapped)
+    source.add("same.png", data, **swapped)
+    source.add("same.png", data)
+    for number in range(40, 44):
+        source.add(f"{number}.png", encoded(picture(number)), number=number, **swapped)
+    summary = build_dataset(source.config(tmp_path / "whole", noise_scope="swap"))
+    assert summary.skipped == {"missing-rejected-image": 1, "duplicate": 2}
+    assert summary.rows == 6 + between
+    for stop in (1, 2, 4, 8, 18, 24):
+        folder = tmp_path / f"resumed-{stop}"
+        with monkeypatch.context() as patch:
+            kill_after_rows(patch, stop)
+            if stop < summary.rows:
+                with pytest.raises(KeyboardInterrupt):
+                    build_dataset(source.config(folder, noise_scope="swap"))
+        assert build_dataset(source.config(folder, noise_scope="swap")) == summary
+        assert all_bytes(folder) == all_bytes(tmp_path / "whole")
+
+
+def kill_after_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """End a build once it has written so many rows."""
+    write, written = DatasetWriter.write, 0
+
+    def write_or_end(self: DatasetWriter, pair: PreferencePair) -> None:
+        nonlocal written
+        if written == rows:
+            raise KeyboardInterrupt
+        write(self, pair)
+        written += 1
+
+    monkeypatch.setattr(DatasetWriter, "write", write_or_end)
+
+
+@pytest.mark.usefixtures("small_shards")
 def test_settings_do_not_mix_in_one_folder(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +315,15 @@ def test_settings_do_not_mix_in_one_folder(
         build_dataset(other)
     build_dataset(replace(other, overwrite=True))
     assert {row.noise.step for row in open_dataset(tmp_path / "out")} == {700}
+
+
+def test_a_manifest_of_another_program_is_not_replaced(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/manifest.json").write_text('{"version": 3}')
+    config = with_pictures(source, 2).config(tmp_path / "out")
+    with pytest.raises(UserError, match=r"manifest\.json would be replaced"):
+        build_dataset(config)
+    assert build_dataset(replace(config, overwrite=True)).rows == 2
 
 
 def test_a_changed_source_is_another_dataset(source: Source, tmp_path: Path) -> None:
@@ -308,6 +362,18 @@ def test_scopes(source: Source, tmp_path: Path, scope: str) -> None:
             x0, y0, x1, y1 = row.noise.box
             assert 0 <= x0 < x1 <= 32 and 0 <= y0 < y1 <= 24
             assert 0.005 < (x1 - x0) * (y1 - y0) / (32 * 24) < 0.25
+
+
+def test_rejected_images_that_cannot_be_used_are_told_by_their_column(source: Source, tmp_path: Path) -> None:
+    (source.folder / "images/page.png").write_bytes(b"<html></html>")
+    source.add("a.png", encoded(picture()), rejected_images=["images/gone.png"])
+    source.add("b.png", encoded(picture(1)), rejected_images=["images/page.png"])
+    source.add("c.png", encoded(picture(2)))
+    build_dataset(source.config(tmp_path / "out"))
+    skips = read_jsonl(tmp_path / "out/skipped.jsonl")
+    assert [skip["reason"] for skip in skips] == ["missing-image", "not-an-image"]
+    column = "(in column rejected_images, the pictures for --noise_scope swap)"
+    assert all(skip["detail"].endswith(column) for skip in skips)
 
 
 def test_swap_needs_the_picture_to_swap_in(source: Source, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from mfpo.errors import UserError
+from mfpo.preferences.config import BuildConfig
+from mfpo.preferences.pipeline import open_loaded_engine
 from mfpo.preferences.pool import ATTEMPTS, DeathOfWorkerError, WorkerDied, WorkerPool
 from mfpo.preferences.worker import Task
 
@@ -77,6 +79,28 @@ def test_all_places_of_a_grown_pool_work(worker: type[Scripted]) -> None:
 def test_a_mistake_of_the_users_ends_the_build_and_the_pool(worker: type[Scripted]) -> None:
     with pytest.raises(UserError, match="a mistake"), WorkerPool(worker, 1, 1, 8) as pool:
         list(pool.map("search", ["mistake", 1]))
+
+
+def test_a_region_model_that_takes_every_worker_down_ends_the_build(
+    worker: type[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result of a worker that died was taken for the fingerprint of the model."""
+
+    class Overloaded(worker):  # type: ignore[misc,valid-type]
+        def do(self, task: Task, item: Any) -> Any:
+            raise DeathOfWorkerError
+
+    monkeypatch.setattr(
+        "mfpo.preferences.pipeline.open_engine", lambda config: WorkerPool(Overloaded, 1, 1, 8)
+    )
+    config = BuildConfig(regions="owlv2-sam", num_workers=2)
+    with (
+        pytest.raises(UserError, match="a worker died 3 times while it loaded the region model") as caught,
+        open_loaded_engine(config),
+    ):
+        pytest.fail("there is no model")
+    assert caught.value.where == "--regions owlv2-sam, --num_workers 2"
+    assert "fewer --num_workers" in caught.value.fix
 
 
 def test_workers_that_never_begin_end_the_build(worker: type[Scripted]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,44 @@ def test_a_folder_with_other_things_in_it_is_left_alone(nine: Path, tmp_path: Pa
     assert (tmp_path / "images" / "mine.png").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("name", ["images", "pictures", "rows"])
+def test_a_users_folder_of_our_name_is_left_alone(nine: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match="something else"):
+        run(BrowseConfig(str(nine), output_dir=str(tmp_path)))
+    assert (tmp_path / name / "mine.png").read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_report_is_no_page_of_a_folder(nine: Path, tmp_path: Path) -> None:
+    run(BrowseConfig(str(nine), output_file=str(tmp_path / "index.html"), max_rows=1))
+    with pytest.raises(UserError, match="something else"):
+        run(BrowseConfig(str(nine), output_dir=str(tmp_path)))
+
+
+def test_a_folder_that_was_interrupted_is_written_again(
+    nine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mfpo.report.browser.rows.RowMaker.make", fail)
+        with pytest.raises(KeyboardInterrupt):
+            run(BrowseConfig(str(nine), output_dir=str(tmp_path)))
+    assert not (tmp_path / "index.html").exists()
+    run(BrowseConfig(str(nine), output_dir=str(tmp_path)))
+    assert len(rows_of(tmp_path / "index.html")) == 9
+
+
+def test_an_older_page_without_a_mark_is_replaced(nine: Path, tmp_path: Path) -> None:
+    run(BrowseConfig(str(nine), output_dir=str(tmp_path), max_rows=1))
+    (tmp_path / ".mfpo-browse").unlink()
+    run(BrowseConfig(str(nine), output_dir=str(tmp_path), max_rows=2))
+    assert len(rows_of(tmp_path / "index.html")) == 2
+
+
 def test_nothing_is_left_behind_when_it_fails(
     nine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +189,35 @@ def test_difficulty_is_shown_of_ranked_datasets(tmp_path: Path) -> None:
     assert "estimator paper, pass feed" in text
     run(BrowseConfig(str(folder), difficulty="token-mean"))
     assert rows_of(folder / "browse.html")[0]["entropy"] == 9.0
+
+
+def test_semantic_entropies_are_of_the_pass_that_they_lie_beside(tmp_path: Path) -> None:
+    """`mfpo rank --semantic` writes a second file, which was taken for a pass without the paper's entropy."""
+    pair = make_pair()
+    folder = write_dataset(tmp_path / "data", [pair])
+    (folder / "reference").mkdir()
+    entropies = {"old": {"paper": 0.5}, "feed": {"paper": 1.5}, "feed.semantic": {"semantic": 2.5}}
+    for time, (name, values) in enumerate(entropies.items()):
+        columns: dict[str, list[Any]] = {"id": [pair.id]}
+        for estimator, value in values.items():
+            columns |= {f"entropy_{estimator}": [value], f"difficulty_{estimator}": ["hard"]}
+        path = folder / "reference" / f"{name}.parquet"
+        pq.write_table(pa.table(columns), path)
+        os.utime(path, (time, time))
+
+    def shown(**settings: Any) -> float:
+        run(BrowseConfig(str(folder), **settings))
+        return float(rows_of(folder / "browse.html")[0]["entropy"])
+
+    assert shown() == 1.5
+    assert shown(difficulty="semantic") == shown(difficulty="semantic", reference="feed") == 2.5
+    assert "estimator semantic, pass feed<" in (folder / "browse.html").read_text(encoding="utf-8")
+    assert shown(reference="old") == 0.5
+    with pytest.raises(UserError, match="no entropies") as caught:
+        shown(difficulty="semantic", reference="old")
+    assert caught.value.fix == "--difficulty paper, or run `mfpo rank --semantic`"
+    with pytest.raises(UserError, match="no reference pass"):
+        shown(reference="feed.semantic")
 
 
 def test_damaged_text_does_not_stop_the_page(tmp_path: Path) -> None:

@@ -100,6 +100,39 @@ def test_every_section_is_there(runs: list[Path], tmp_path: Path) -> None:
     assert {link["href"].lstrip("#") for link in page.named("a")} == set(sections)
 
 
+def recorded_gallery(folder: Path, dataset: Path, model: Path) -> Any:
+    """Page of a run whose settings name that dataset and that model."""
+    settings = {"dataset": str(dataset), "model_name_or_path": str(model)}
+    run = make_run(folder / f"{dataset.name}-{model.name}", stages="random", **settings)
+    return parse(write_report(folder / "r.html", [run]))
+
+
+def test_a_recorded_folder_that_cannot_be_opened_costs_the_rows_only(tmp_path: Path) -> None:
+    """The whole report was refused."""
+    (tmp_path / "broken").mkdir()
+    dataset = write_dataset(tmp_path / "data", [make_pair()])
+    page = recorded_gallery(tmp_path, tmp_path / "broken", tmp_path / "gone")
+    assert not page.named("article", "row")
+    assert "Preference rows are not shown: the dataset that a run's settings name" in page.text
+    page = recorded_gallery(tmp_path, dataset, tmp_path / "broken")
+    assert not page.named("article", "row")
+    assert "Preference rows are not shown: the model that a run's settings name" in page.text
+    assert str(tmp_path / "broken") in page.text and "--model_name_or_path names another one" in page.text
+    page = recorded_gallery(tmp_path, dataset, tmp_path / "gone")
+    assert len(page.named("article", "row")) == 1 and "not shown" not in page.text
+
+
+def test_a_folder_that_was_given_must_open(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    dataset = write_dataset(tmp_path / "data", [make_pair()])
+    for settings in (
+        {"dataset": tmp_path / "broken"},
+        {"dataset": dataset, "model_name_or_path": str(tmp_path / "broken")},
+    ):
+        with pytest.raises(UserError):
+            write_report(tmp_path / "r.html", runs, **settings)  # type: ignore[arg-type]
+
+
 def test_differences_are_judged_by_the_metrics_direction(runs: list[Path]) -> None:
     found = load_runs(runs)
     (table,) = result_tables(compare_all(found), found)

@@ -9,7 +9,7 @@ import torch
 
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
-from mfpo.scenes.checkpoint import cached_llava, ensure_llava, recipe_of
+from mfpo.scenes.checkpoint import MODEL_FILES, cached_llava, ensure_llava, recipe_of
 from mfpo.scenes.llava import LlavaSize
 from mfpo.scenes.training import Recipe
 from mfpo.scenes.world import World
@@ -74,8 +74,18 @@ def test_an_older_scene_model_is_replaced_on_request(tmp_path: Path, trained: Pa
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "scene_recipe.json").write_text(json.dumps({"fingerprint": "old"}))
+    (folder / "special_tokens_map.json").write_text("of an older version")
+    (folder / "thesis.txt").write_text("years of work")
+    (folder / "pictures").mkdir()
+    (folder / "pictures/mine.png").write_bytes(b"mine")
     with pytest.raises(UserError, match="--overwrite"):
         ensure_llava(SHORT, folder)
     assert ensure_llava(SHORT, folder, num_workers=1, overwrite=True) is True
     assert recipe_of(folder) == SHORT.fingerprint()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    assert (folder / "pictures/mine.png").read_bytes() == b"mine"
+    model = {path.name for path in folder.iterdir()} - {"thesis.txt", "pictures"}
+    assert model == {path.name for path in trained.iterdir()}
+    assert (folder / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    assert model <= {*MODEL_FILES, "scene_recipe.json", "world.json"}

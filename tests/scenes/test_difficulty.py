@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from mfpo.records import text_of
 from mfpo.scenes.captions import parse
 from mfpo.scenes.checkpoint import recipe_for
 from mfpo.scenes.config import DifficultySettings, ScenesConfig
-from mfpo.scenes.difficulty import load_world, mixed_contexts, save_world, world_of
+from mfpo.scenes.difficulty import load_world, mixed_contexts, save_world, share_within, world_of
 from mfpo.scenes.preferences import RowMaker
 from mfpo.scenes.training import Recipe
 from mfpo.scenes.world import CONTEXTS, World, sample_scenes
@@ -39,6 +40,33 @@ def test_without_co_occurrence_every_place_holds_every_kind() -> None:
     scenes = sample_scenes("train", 300, world=world)
     assert all(4 <= len(scene.objects) <= 5 for scene in scenes)
     assert {"boat", "bus"} <= {kind for scene in scenes if scene.context == "kitchen" for kind in scene.kinds}
+
+
+def test_the_share_of_draws_by_hand() -> None:
+    """Of two kinds of 0.5 and 0.2 none comes in 0.4 of the draws, one in 0.5, both in 0.1."""
+    shares = [share_within([0.5, 0.2], *bounds) for bounds in ((0, 0), (1, 1), (2, 2), (1, 24), (3, 24))]
+    assert shares == pytest.approx([0.4, 0.5, 0.1, 0.6, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "fix"),
+    [
+        ({"min_objects": 8, "max_objects": 24}, "--min_objects 7"),
+        ({"min_objects": 24, "max_objects": 24}, "--min_objects 7"),
+        ({"min_objects": 1, "max_objects": 1, "co_occurrence": 1.5}, "--max_objects 2"),
+    ],
+)
+def test_worlds_whose_scenes_are_hardly_ever_drawn(setting: dict[str, Any], fix: str) -> None:
+    """`--min_objects 9` was accepted and ran forever."""
+    with pytest.raises(UserError, match="of the scenes drawn for the") as caught:
+        world_of(DifficultySettings(**setting))
+    assert caught.value.fix == fix
+    assert f"--min_objects {setting['min_objects']}" in caught.value.where
+
+
+def test_worlds_of_few_or_many_objects_are_worlds() -> None:
+    for least, most in ((1, 1), (7, 24), (6, 6)):
+        assert world_of(DifficultySettings(min_objects=least, max_objects=most)).min_objects == least
 
 
 def test_faulty_corrections_name_an_absent_object_in_that_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +107,7 @@ def test_the_benchmark_takes_the_world_of_a_models_folder(tmp_path: Path) -> Non
         ({"min_objects": 7}, "max_objects 6"),
         ({"patch_size": 10}, "do not tile"),
         ({"faulty_corrections": -0.1}, "faulty_corrections -0.1"),
+        ({"seed": -1}, "--seed -1: must be from 0"),
     ],
 )
 def test_settings_out_of_range(setting: dict[str, float], says: str) -> None:

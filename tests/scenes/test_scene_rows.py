@@ -14,7 +14,8 @@ from mfpo.preferences.regions.masks import decode_rle
 from mfpo.records import Messages, text_of
 from mfpo.scenes.captions import parse, parse_plan
 from mfpo.scenes.command import run, write_rows
-from mfpo.scenes.config import ScenesConfig
+from mfpo.scenes.config import DifficultySettings, ScenesConfig
+from mfpo.scenes.difficulty import world_of
 from mfpo.scenes.grounding import grounding_items
 from mfpo.scenes.preferences import RowMaker
 from mfpo.scenes.render import Drawing, draw
@@ -84,6 +85,14 @@ def test_a_model_that_babbles_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list((tmp_path / "rows").iterdir())
 
 
+def test_the_advice_fits_the_main_reason(tmp_path: Path) -> None:
+    """With one object in a scene nothing can be added to a correction; fewer objects were advised."""
+    world = world_of(DifficultySettings(min_objects=1, max_objects=1))
+    with pytest.raises(UserError, match="lengths-unbalanced") as caught:
+        write_rows(RowMaker(world=world), 300, tmp_path / "rows")
+    assert caught.value.fix.startswith("let scenes hold more objects")
+
+
 def test_quick_rows_are_from_templates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +105,20 @@ def test_quick_rows_are_from_templates(
     assert len(open_dataset(tmp_path / "rows")) == 4
     run(replace(config, output_dir=str(tmp_path / "sampled")))
     assert "templates" not in capsys.readouterr().out and loaded == [str(tmp_path / "m")]
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.yaml", "annotations.jsonl"])
+def test_files_of_somebody_else_are_told_before_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("mfpo.scenes.command.ensure_llava", lambda *args, **kwargs: pytest.fail("trained"))
+    (tmp_path / name).write_text("years of work")
+    config = ScenesConfig(output_dir=str(tmp_path), train_model=str(tmp_path / "m"), num_samples=4)
+    with pytest.raises(UserError, match=f"{name} would be replaced"):
+        run(config)
+    assert (tmp_path / name).read_text() == "years of work"
+    run(replace(config, train_model=None, overwrite=True))
+    assert len(open_dataset(tmp_path)) == 4
 
 
 def test_pictures_that_nobody_looks_at_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 
 import numpy as np
@@ -44,6 +45,27 @@ def test_splits_share_no_scene() -> None:
 def test_unknown_split_names_the_nearest() -> None:
     with pytest.raises(UserError, match="validation"):
         sample_scene("validaton", 0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "says"),
+    [((13, 24), "none has so many objects"), ((12, 12), "12 objects found no room in a kitchen, 3 times")],
+)
+def test_a_scene_that_cannot_be_drawn_ends_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, bounds: tuple[int, int], says: str
+) -> None:
+    monkeypatch.setattr("mfpo.scenes.world._DRAWS", 200)
+    monkeypatch.setattr("mfpo.scenes.world._PLACEMENTS", 3)
+    table = dict.fromkeys(list(KINDS)[:12], 0.99)
+    with pytest.raises(UserError, match=says):
+        sample_scene("train", 0, world=World({"kitchen": table}, *bounds))
+
+
+def test_scenes_are_drawn_with_the_same_bits_as_ever() -> None:
+    """Scenes of stored results are drawn again by their numbers."""
+    crowded = World(min_objects=5, max_objects=7)
+    text = repr([*sample_scenes("train", 40, seed=3), *sample_scenes("test", 10, world=crowded)])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "dee3a5cc01844eda"
 
 
 def test_kinds_occur_as_often_as_their_context_says() -> None:

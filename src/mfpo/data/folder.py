@@ -131,9 +131,15 @@ def open_dataset(folder: str | Path) -> PreferenceDataset:
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any] | None:
-    """``manifest.json`` of a finished dataset folder, or None."""
+    """``manifest.json`` of a finished dataset folder, or None; also where it is another program's."""
     path = Path(folder) / MANIFEST
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        manifest = read_json(path)
+    except ValueError:
+        return None
+    return manifest if isinstance(manifest, dict) and "fingerprint" in manifest else None
 
 
 def shard_files(folder: str | Path) -> list[Path]:

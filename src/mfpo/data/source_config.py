@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 class SourceConfig:
     """Source of the text preferences."""
 
+    @property
+    def uses_keywords(self) -> bool:
+        """Whether the rows' own keywords are used, so that a row whose keywords are none cannot be."""
+        return False
+
     dataset: str = ""
     """Text preferences: a JSONL, JSON, CSV, Parquet or Arrow file (JSON and CSV also as .gz), a folder, or a
     name on the Hub."""

@@ -153,7 +153,7 @@ class Source:
         if layout is None:
             return Skip(where, "wrong-columns", f"found {', '.join(map(str, values))}")
         try:
-            return read_row(layout, values, where, self.images)
+            return read_row(layout, values, where, self.images, uses_keywords=self.config.uses_keywords)
         except RowError as error:
             return Skip(where, error.reason, error.detail)
 

@@ -19,7 +19,15 @@ import pyarrow.parquet as pq
 from mfpo.data.card import dataset_card
 from mfpo.data.columns import ExtraTypes, extra_types, row_from_pair, schema
 from mfpo.data.files import atomic_path, write_atomic, write_json, write_jsonl
-from mfpo.data.folder import MANIFEST, SKIPPED, STAGING, has_finished_shards, read_json, shard_files
+from mfpo.data.folder import (
+    MANIFEST,
+    SKIPPED,
+    STAGING,
+    has_finished_shards,
+    read_json,
+    read_manifest,
+    shard_files,
+)
 from mfpo.errors import Skip, UserError
 from mfpo.records import PreferencePair
 
@@ -27,6 +35,9 @@ ROWS_PER_SHARD = 1000
 BYTES_PER_SHARD = 256 * 2**20
 ROWS_PER_GROUP = 16
 """Rows that are read together; few, so that a shuffled reader touches little."""
+CARD, SETTINGS = "README.md", "config.yaml"
+OWN_FILES = (CARD, SETTINGS, SKIPPED, MANIFEST)
+"""Files of a dataset folder beside its shards; the settings are written by the commands."""
 _STATE = "state.json"
 _CURES = {
     "missing-image": "if the images lie elsewhere, name their folder with --image_dir",
@@ -214,7 +225,7 @@ class DatasetWriter:
         write_jsonl(self.folder / SKIPPED, skipped)
         rows = sum(len(record["ids"]) for record in records)
         table_schema = pq.read_schema(names[0])
-        write_atomic(self.folder / "README.md", dataset_card(self.folder.resolve().name, rows, table_schema))
+        write_atomic(self.folder / CARD, dataset_card(self.folder.resolve().name, rows, table_schema))
         manifest = {
             "fingerprint": self._fingerprint,
             "rows": rows,
@@ -229,16 +240,20 @@ class DatasetWriter:
         return self._staging / f"{index:05d}.parquet"
 
 
-def check_free(folder: str | Path, fingerprint: str, *, overwrite: bool = False) -> None:
+def check_free(
+    folder: str | Path, fingerprint: str, *, overwrite: bool = False, files: Sequence[str] = OWN_FILES
+) -> None:
     """Complain if a writer with these settings would refuse the folder; nothing is written.
 
     Args:
         folder: The dataset folder.
         fingerprint: See [`DatasetWriter`].
         overwrite: See [`DatasetWriter`].
+        files: Names of the files that are written into it beside the shards.
 
     Raises:
-        UserError: It holds a dataset, or finished rows of an unfinished one, with other settings.
+        UserError: It holds a dataset, or finished rows of an unfinished one, with other settings, or files of
+            these names and no dataset that they belong to.
     """
     begun = _begun(Path(folder))
     if overwrite or (fingerprint and begun == fingerprint):
@@ -254,6 +269,19 @@ def check_free(folder: str | Path, fingerprint: str, *, overwrite: bool = False)
             "a dataset is already here",
             where=str(folder),
             fix="choose another --output_dir, or pass --overwrite to replace it",
+        )
+    if begun is None and read_manifest(folder) is None:
+        _check_files(Path(folder), files)
+
+
+def _check_files(folder: Path, files: Sequence[str]) -> None:
+    """Complain about files that somebody else wrote, and that a dataset would replace."""
+    there = [name for name in files if (folder / name).exists()]
+    if there:
+        raise UserError(
+            f"{' and '.join(there)} would be replaced, and no dataset is here that they belong to",
+            where=str(folder),
+            fix="choose another --output_dir, or pass --overwrite to replace them",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mfpo.data.layouts.table import of_rejected_images
 from mfpo.errors import RowError, Skip
 from mfpo.preferences.config import BuildConfig
 from mfpo.preferences.noise import draw_step
@@ -60,9 +61,11 @@ def assemble(job: Job, pictures: Sequence[Picture], config: BuildConfig) -> Find
         config: The settings.
     """
     where = job.sample.where
-    for picture in pictures:
+    for index, picture in enumerate(pictures):
         if picture.problem is not None:
-            return Skip(where, *picture.problem)
+            error = RowError(*picture.problem)
+            of_column = error if index < len(job.sample.images) else of_rejected_images(error)
+            return Skip(where, of_column.reason, of_column.detail)
     target = pictures[job.target]
     if target.failure is not None or target.size is None:
         return Skip(where, *(target.failure or ("region-error", "the picture was not searched")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePath
@@ -16,7 +17,7 @@ from mfpo.data.files import save_config, write_json
 from mfpo.data.folder import open_dataset, read_manifest
 from mfpo.data.push import push_dataset
 from mfpo.data.sources import Outline, Source
-from mfpo.data.writer import DatasetWriter, check_free, check_writable
+from mfpo.data.writer import SETTINGS, DatasetWriter, check_free, check_writable
 from mfpo.errors import Skip, UserError
 from mfpo.preferences.assemble import Finding, Job
 from mfpo.preferences.config import BuildConfig
@@ -75,7 +76,7 @@ def build_dataset(config: BuildConfig) -> Summary:
         write_card(Path(config.output_dir), _notes(config, source, outline, summary))
     show_summary(summary, title=title, hint=_hint(config, summary))
     if given is not None:
-        _check_regions(config, given)
+        _check_regions(config, given, source.images.root)
     if config.push_to_hub is not None:
         address = push_dataset(config.output_dir, config.push_to_hub, private=config.hub_private_repo)
         print(f"uploaded to {address}")
@@ -165,7 +166,7 @@ def _build(config: BuildConfig, source: Source, outline: Outline, fingerprint: s
             elif isinstance(made.outcome, Skip):
                 writer.skip(made.outcome)
             bar.update()
-    save_config(config, Path(config.output_dir) / "config.yaml")
+    save_config(config, Path(config.output_dir) / SETTINGS)
 
 
 def _note_backend(config: BuildConfig, writer: DatasetWriter, backend: str | None) -> None:
@@ -207,17 +208,12 @@ def _hint(config: BuildConfig, summary: Summary) -> str:
     return why_none_found(config.output_dir, given)
 
 
-def _check_regions(config: BuildConfig, annotations: Annotations) -> None:
-    from mfpo.preferences.regions.check import check_regions
+def _check_regions(config: BuildConfig, annotations: Annotations, image_dir: Path) -> None:
+    from mfpo.preferences.regions.check import check_regions, told
 
     folder = Path(config.output_dir) / "region_check"
-    report = check_regions(open_dataset(config.output_dir), annotations, folder)
-    low, high = report.interval
-    print(
-        f"regions checked: {report.keywords} keywords have given boxes, {report.found} were found, "
-        f"{report.right} of them right ({report.share:.0%}, 95% interval {low:.0%} to {high:.0%}); "
-        f"the worst are in {folder / 'worst'}"
-    )
+    report = check_regions(open_dataset(config.output_dir), annotations, folder, image_dir=image_dir)
+    print(told(report, folder), file=sys.stdout if report.keywords else sys.stderr)
 
 
 def _count(config: BuildConfig, source: Source) -> Summary:

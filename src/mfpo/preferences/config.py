@@ -153,6 +153,11 @@ class BuildConfig(RunSettings, NoiseSettings, KeywordSettings, RegionSettings, O
             return "annotations"
         return self.regions
 
+    @property
+    def uses_keywords(self) -> bool:
+        """See [`SourceConfig.uses_keywords`]."""
+        return self.keywords == "given"
+
     def region_options(self) -> RegionOptions:
         """What the region backend may need."""
         from mfpo.preferences.regions.base import RegionOptions

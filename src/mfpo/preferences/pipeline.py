@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfpo.data.cache import default_cache
+from mfpo.errors import UserError
 from mfpo.preferences.config import BuildConfig
-from mfpo.preferences.engine import Engine, open_engine
+from mfpo.preferences.engine import Engine, num_workers, open_engine
 from mfpo.preferences.keywords import KeywordExtractor
+from mfpo.preferences.pool import ATTEMPTS, WorkerDied
 from mfpo.preferences.search import RegionSearch
 from mfpo.preferences.store import FORMAT, RegionStore
 from mfpo.preferences.stream import RowStream
@@ -38,7 +40,20 @@ def open_loaded_engine(config: BuildConfig) -> Iterator[LoadedEngine]:
         UserError: The backend or the engine cannot be had.
     """
     with open_engine(config) as engine:
-        yield LoadedEngine(engine, next(iter(engine.map("describe", [None]))))
+        yield LoadedEngine(engine, _described(engine, config))
+
+
+def _described(engine: Engine, config: BuildConfig) -> str | None:
+    """Fingerprint of the region backend, see [`LoadedEngine`]."""
+    fingerprint: str | WorkerDied | None = next(iter(engine.map("describe", [None])))
+    if isinstance(fingerprint, WorkerDied):
+        raise UserError(
+            f"a worker died {ATTEMPTS} times while it loaded the region model; out of memory?",
+            where=f"--regions {config.backend}, --num_workers {num_workers(config)}",
+            fix="give fewer --num_workers, or a smaller model with --regions; with --num_workers 1, what ends"
+            " the process shows itself",
+        )
+    return fingerprint
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING
 
+from mfpo.data.layouts.table import of_rejected_images
 from mfpo.errors import RowError, Skip
 from mfpo.preferences.assemble import Finding, Job, assemble
 from mfpo.preferences.config import BuildConfig
@@ -78,8 +79,8 @@ class RowStream:
 
         Args:
             items: Position and row.
-            seen: Ids that are there already; a row with one of these is a duplicate. Ids of new rows are
-                added.
+            seen: Ids that are there already; a row with one of these is a duplicate. The id of a new row is
+                added when it went through: an equal row after one that was left out is no duplicate.
 
         Raises:
             UserError: The region backend cannot be set up, or fails on one picture after the other.
@@ -89,24 +90,23 @@ class RowStream:
         for window in _windows(jobs, self._engine.window_rows):
             waiting.append(self._begin(window))
             if len(waiting) > 1:
-                yield from self._finish(*waiting.popleft())
+                yield from _without_duplicates(self._finish(*waiting.popleft()), seen)
         while waiting:
-            yield from self._finish(*waiting.popleft())
+            yield from _without_duplicates(self._finish(*waiting.popleft()), seen)
 
     def _job(self, item: Sample | Skip, seen: set[str]) -> Job | Skip:
-        """The row with its images in memory, unless they cannot be read or an equal row came before."""
+        """The row with its images in memory, unless they cannot be read or an equal row is there already."""
         if isinstance(item, Skip):
             return item
         try:
             target = target_image(len(item.images), self._config.noise_image)
             images = tuple(ImageSource(source.path, source.read()) for source in item.images)
-            rejected = tuple(ImageSource(source.path, source.read()) for source in item.rejected_images)
+            rejected = _read_rejected(item)
         except RowError as error:
             return Skip(item.where, error.reason, error.detail)
         identifier = row_id([source.read() for source in images], item.prompt, item.chosen, item.rejected)
         if identifier in seen:
-            return Skip(item.where, "duplicate", f"the same images and texts as row {identifier}")
-        seen.add(identifier)
+            return _duplicate(item, identifier)
         files = (*item.images, *item.rejected_images)
         return Job(identifier, replace(item, images=images, rejected_images=rejected), files, target)
 
@@ -166,6 +166,31 @@ class RowStream:
                 yield row
             else:
                 yield replace(row, outcome=_with_drawing(job, finding, next(results)))
+
+
+def _read_rejected(sample: Sample) -> tuple[ImageSource, ...]:
+    try:
+        return tuple(ImageSource(source.path, source.read()) for source in sample.rejected_images)
+    except RowError as error:
+        raise of_rejected_images(error) from None
+
+
+def _without_duplicates(made: Iterable[Made], seen: set[str]) -> Iterator[Made]:
+    """The rows, those left out that are equal to one that went through before.
+
+    Two windows are open at once, so that such a row may be read before the other went through. It is a
+    duplicate whatever its own outcome: where a build was interrupted must not show.
+    """
+    for row in made:
+        if row.job is not None and row.job.id in seen:
+            row = replace(row, job=None, outcome=_duplicate(row.job.sample, row.job.id))
+        elif row.job is not None and isinstance(row.outcome, Finding):
+            seen.add(row.job.id)
+        yield row
+
+
+def _duplicate(sample: Sample, identifier: str) -> Skip:
+    return Skip(sample.where, "duplicate", f"the same images and texts as row {identifier}")
 
 
 def _to_be_drawn(row: Made) -> tuple[Job | None, Finding | None]:

@@ -105,7 +105,8 @@ def write_report(
         The page's path.
 
     Raises:
-        UserError: A folder is not there, or a file in it cannot be read.
+        UserError: A folder is not there, or a file in it cannot be read; but for a dataset or a model that
+            only the settings of a run name, about which the page has a note.
     """
     if not runs:
         raise UserError("nothing to report", where="mfpo report", fix="name run folders")
@@ -113,7 +114,7 @@ def write_report(
     comparisons = compare_all(found)
     different, shared = settings_table(found)
     logs = [one.training for one in found]
-    rows, total = _gallery(found, dataset, model_name_or_path)
+    rows, total, lost = _gallery(found, dataset, model_name_or_path)
     sections = _item_sections(
         found, [comparison.benchmark for comparison in comparisons], num_pictures, data_dir
     )
@@ -123,7 +124,7 @@ def write_report(
             "title": title,
             "version": __version__,
             "runs": found,
-            "notes": notes,
+            "notes": [*notes, *lost],
             "tables": result_tables(comparisons, found),
             "against": _against(comparisons, found),
             "radar": _radar(found),
@@ -194,13 +195,39 @@ def _why_missing(comparison: Comparison, run: Run, fault: str, cover: str) -> st
     return ""
 
 
-def _gallery(runs: Sequence[Run], dataset: Path | None, model: str | None) -> tuple[list[RowView], int]:
+def _gallery(
+    runs: Sequence[Run], dataset: Path | None, model: str | None
+) -> tuple[list[RowView], int, list[str]]:
+    """Rows of the dataset, how many it has, and a note where what a run's settings name cannot be opened."""
     folder = dataset or _recorded(runs, "dataset")
     if folder is None:
-        return [], 0
-    if model is None and (start := _recorded(runs, "model_name_or_path")) is not None:
-        model = str(start)
-    return dataset_rows(folder, default_image_processor(model), GALLERY_ROWS)
+        return [], 0, []
+    try:
+        processor = default_image_processor(model or _recorded_text(runs, "model_name_or_path"))
+    except UserError as error:
+        if model is not None:
+            raise
+        return [], 0, [_no_gallery("model", error)]
+    try:
+        return *dataset_rows(folder, processor, GALLERY_ROWS), []
+    except UserError as error:
+        if dataset is not None:
+            raise
+        return [], 0, [_no_gallery("dataset", error)]
+
+
+def _no_gallery(what: str, error: UserError) -> str:
+    flag = "--dataset" if what == "dataset" else "--model_name_or_path"
+    where = error.where.removeprefix(f"{flag} ")
+    return (
+        f"Preference rows are not shown: the {what} that a run's settings name cannot be opened "
+        f"({where}: {error.what}). {flag} names another one."
+    )
+
+
+def _recorded_text(runs: Sequence[Run], setting: str) -> str | None:
+    folder = _recorded(runs, setting)
+    return None if folder is None else str(folder)
 
 
 def _recorded(runs: Sequence[Run], setting: str) -> Path | None:

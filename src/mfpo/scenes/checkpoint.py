@@ -18,6 +18,20 @@ from mfpo.scenes.llava import LlavaSize, save_llava
 from mfpo.scenes.training import Recipe, train_llava
 
 RECIPE_FILE = "scene_recipe.json"
+MODEL_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""Files that ``transformers`` of any version writes for a scene model; a stale one could be read."""
 
 
 def recipe_for(difficulty: DifficultySettings, seed: int = 0) -> Recipe:
@@ -53,7 +67,8 @@ def ensure_llava(recipe: Recipe, folder: Path, *, num_workers: int = 2, overwrit
         recipe: What to train.
         folder: The checkpoint folder.
         num_workers: Processes that draw scenes.
-        overwrite: Whether a scene model of another recipe in the folder may be replaced.
+        overwrite: Whether a scene model of another recipe in the folder may be replaced; other files in it
+            stay.
 
     Returns:
         True if it was trained now, False if the folder held it already.
@@ -77,12 +92,25 @@ def ensure_llava(recipe: Recipe, folder: Path, *, num_workers: int = 2, overwrit
         save_world(recipe.world, scratch)
         write_json(scratch / RECIPE_FILE, {"fingerprint": recipe.fingerprint()})
         scratch.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.replace(folder)
+        if recipe_of(folder) is not None:
+            _replace_model(scratch, folder)
+        else:
+            if folder.exists():
+                folder.rmdir()
+            scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return True
+
+
+def _replace_model(new: Path, folder: Path) -> None:
+    """Move the files of a scene model into the place of another's; the recipe says last what it is."""
+    write_json(folder / RECIPE_FILE, {"fingerprint": ""})
+    names = {path.name for path in new.iterdir()} - {RECIPE_FILE}
+    for name in {*MODEL_FILES} - names:
+        (folder / name).unlink(missing_ok=True)
+    for name in [*sorted(names), RECIPE_FILE]:
+        (new / name).replace(folder / name)
 
 
 def recipe_of(folder: Path) -> str | None:

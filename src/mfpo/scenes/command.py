@@ -10,7 +10,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from mfpo.data.files import save_config, write_jsonl
-from mfpo.data.writer import DatasetWriter
+from mfpo.data.writer import OWN_FILES, SETTINGS, DatasetWriter, check_free
 from mfpo.models.load import load_vlm
 from mfpo.preferences.regions.masks import box_of, encode_rle
 from mfpo.scenes.checkpoint import ensure_llava, quick, recipe_for
@@ -30,6 +30,9 @@ def run(config: ScenesConfig) -> None:
     Raises:
         UserError: The model cannot be opened or a folder cannot be written.
     """
+    if config.output_dir is not None:
+        # Before a training that takes a while.
+        check_free(config.output_dir, "", overwrite=config.overwrite, files=(*OWN_FILES, ANNOTATIONS))
     console = Console()
     model = config.model_name_or_path
     if config.train_model is not None:
@@ -57,7 +60,7 @@ def run(config: ScenesConfig) -> None:
             faulty_corrections=config.faulty_corrections,
         )
         write_rows(maker, config.num_samples, config.output_dir, overwrite=config.overwrite)
-        save_config(config, Path(config.output_dir) / "config.yaml")
+        save_config(config, Path(config.output_dir) / SETTINGS)
         dropped = ", ".join(f"{count} {reason}" for reason, count in maker.dropped.most_common())
         console.print(
             f"{config.num_samples} rows in {config.output_dir}; answers not used: {dropped or 'none'}"

@@ -102,5 +102,7 @@ class ScenesConfig(DifficultySettings):
                 "nothing to write",
                 fix="give --output_dir DIR for rows, or --train_model DIR for the small LLaVA",
             )
+        if not 0 <= self.seed < 2**32:
+            raise UserError("must be from 0 to 4294967295", where=f"--seed {self.seed}")
         if self.num_samples < 1:
             raise UserError("at least one row is needed", where=f"--num_samples {self.num_samples}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
+
+import numpy as np
 
 from mfpo.data.files import write_json
 from mfpo.errors import UserError
 from mfpo.scenes.config import DifficultySettings
-from mfpo.scenes.world import CONTEXTS, World
+from mfpo.scenes.world import CONTEXTS, KINDS, World
 
 WORLD_FILE = "world.json"
 """File beside a scene model that says in which world it was trained."""
@@ -17,14 +20,68 @@ MOST_LIKELY = 0.95
 """Highest probability of a kind in a context; above it scenes would hardly differ."""
 
 
+RAREST = 0.01
+"""Least share of draws in a context whose number of objects must be within the bounds."""
+
+
 def world_of(difficulty: DifficultySettings) -> World:
-    """The world of these settings."""
-    return World(
+    """The world of these settings.
+
+    Raises:
+        UserError: In some context hardly a draw, or none, has as many objects as the settings ask for.
+    """
+    world = World(
         contexts=mixed_contexts(difficulty.co_occurrence),
         min_objects=difficulty.min_objects,
         max_objects=difficulty.max_objects,
         image_size=difficulty.image_size,
     )
+    _check_number_of_objects(world, difficulty)
+    return world
+
+
+def share_within(probabilities: Collection[float], least: int, most: int) -> float:
+    """P(least <= n <= most) of the number n of kinds that are drawn independently (Poisson binomial).
+
+    Args:
+        probabilities: Of each kind.
+        least: Fewest kinds.
+        most: Most kinds.
+    """
+    distribution = np.ones(1)
+    for probability in probabilities:
+        distribution = np.convolve(distribution, [1 - probability, probability])
+    return float(distribution[least : most + 1].sum())
+
+
+def _check_number_of_objects(world: World, difficulty: DifficultySettings) -> None:
+    least, most = world.min_objects, world.max_objects
+    shares = {name: share_within(table.values(), least, most) for name, table in world.contexts.items()}
+    rarest = min(shares, key=lambda name: shares[name])
+    if shares[rarest] >= RAREST:
+        return
+    raise UserError(
+        f"only {shares[rarest]:.2g} of the scenes drawn for the {rarest} have so many objects; "
+        f"{RAREST:g} is the least",
+        where=f"--min_objects {least} --max_objects {most} --co_occurrence {difficulty.co_occurrence:g}",
+        fix=_nearest_numbers(world),
+    )
+
+
+def _nearest_numbers(world: World) -> str:
+    """Bounds on the number of objects near the world's own within which scenes are drawn often enough."""
+
+    def works(least: int, most: int) -> bool:
+        tables = world.contexts.values()
+        return all(share_within(table.values(), least, most) >= RAREST for table in tables)
+
+    for least in range(world.min_objects - 1, 0, -1):
+        if works(least, world.max_objects):
+            return f"--min_objects {least}"
+    for most in range(world.max_objects + 1, len(KINDS) + 1):
+        if works(world.min_objects, most):
+            return f"--max_objects {most}"
+    return "choose bounds that are farther apart"
 
 
 def mixed_contexts(strength: float) -> dict[str, dict[str, float]]:

@@ -31,6 +31,10 @@ _CURES = {
     "no-hallucination": "raise --temperature, so that the model errs more, or name none: the rejected "
     "answers then come from templates",
 }
+_MORE_OBJECTS = (
+    "let scenes hold more objects with --max_objects: a correction becomes as long as the answer by naming "
+    "objects that the answer overlooked"
+)
 # Words that the chosen answers may be ahead of the rejected ones, or behind them, all rows so far together.
 SLACK = 12
 
@@ -110,15 +114,20 @@ class RowMaker:
     def _unfit(self, reasons: Counter[str], made: int, num_rows: int) -> UserError:
         """What to say after [`PATIENCE`] answers that could not be used."""
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        cure = _CURES.get(
-            reasons.most_common(1)[0][0], "sample from another model, or name none for templates"
-        )
         return UserError(
             f"{reasons.total()} answers in a row cannot be used ({counts}); "
             f"{made} of {num_rows} rows were made before",
             where=self.vlm.name if self.vlm else "templates",
-            fix=cure if self.vlm else "make the world easier: fewer objects with --max_objects",
+            fix=self._cure(reasons.most_common(1)[0][0]),
         )
+
+    def _cure(self, reason: str) -> str:
+        """What to do where most answers cannot be used for that reason."""
+        if reason == "lengths-unbalanced":
+            return _MORE_OBJECTS
+        if self.vlm is None:
+            return "make the world easier: fewer objects with --max_objects"
+        return _CURES.get(reason, "sample from another model, or name none for templates")
 
     def _answers(
         self,

@@ -33,6 +33,10 @@ _CENTRES: dict[Position, tuple[float, float]] = {
     "right": (0.66, 0.87),
 }
 
+# A scene that needs more is as good as impossible: the first takes about a second, the second two minutes.
+_DRAWS = 100_000
+_PLACEMENTS = 2_000
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -192,16 +196,14 @@ def sample_scene(split: str, index: int, seed: int = 0, world: World | None = No
         world: The world's difficulty; the default world when None.
 
     Raises:
-        UserError: There is no such split.
+        UserError: There is no such split, or no scene of the world could be drawn.
     """
     if split not in SPLITS:
         raise UserError(f"no split {split!r}", where="--split", fix=nearest(split, SPLITS))
     world = world or World()
     rng = np.random.default_rng([SPLITS[split], seed, index])
     context = list(world.contexts)[rng.integers(len(world.contexts))]
-    objects: tuple[SceneObject, ...] = ()
-    while len(objects) < world.min_objects:
-        objects = _place(_choose_kinds(world, context, rng), rng)
+    objects = _sample_objects(world, context, rng)
     return Scene(f"{split}-{seed}-{index:06d}", context, objects, int(rng.integers(2**31)))
 
 
@@ -228,14 +230,40 @@ def swap_candidate(scene: Scene, rng: np.random.Generator, world: World | None =
     return kind, same_zone[rng.choice(len(same_zone), p=weights / weights.sum())]
 
 
+def _sample_objects(world: World, context: str, rng: np.random.Generator) -> tuple[SceneObject, ...]:
+    """Objects drawn and placed, again until enough of them find room.
+
+    Raises:
+        UserError: They did not in [`_PLACEMENTS`] tries.
+    """
+    for _ in range(_PLACEMENTS):
+        objects = _place(_choose_kinds(world, context, rng), rng)
+        if len(objects) >= world.min_objects:
+            return objects
+    raise UserError(
+        f"{world.min_objects} objects found no room in a {context}, {_PLACEMENTS:,} times",
+        where=f"--min_objects {world.min_objects}",
+        fix="lower --min_objects; up to 6 find room easily",
+    )
+
+
 def _choose_kinds(world: World, context: str, rng: np.random.Generator) -> list[str]:
-    """Kinds drawn independently by their probability, until their number is within the world's bounds."""
+    """Kinds drawn independently by their probability, until their number is within the world's bounds.
+
+    Raises:
+        UserError: It was not in [`_DRAWS`] tries.
+    """
     table = world.contexts[context]
     names, probabilities = list(table), np.array(list(table.values()))
-    while True:
+    for _ in range(_DRAWS):
         kinds = [name for name, hit in zip(names, rng.random(len(names)) < probabilities, strict=True) if hit]
         if world.min_objects <= len(kinds) <= world.max_objects:
             return [kinds[i] for i in rng.permutation(len(kinds))]
+    raise UserError(
+        f"of {_DRAWS:,} scenes drawn for the {context} none has so many objects",
+        where=f"--min_objects {world.min_objects} --max_objects {world.max_objects}",
+        fix="let scenes hold 2 to 6 objects, as by default, or choose bounds around these",
+    )
 
 
 def _place(kinds: Sequence[str], rng: np.random.Generator) -> tuple[SceneObject, ...]:

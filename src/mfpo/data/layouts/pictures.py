@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mfpo.errors import RowError
+from mfpo.errors import RowError, counted
 from mfpo.records import ImageSource, Messages
 
 _REMOTE = ("http://", "https://", "hf://", "s3://", "gs://", "ftp://")
@@ -106,7 +106,8 @@ def place_images(
 ) -> tuple[Messages, tuple[ImageSource, ...]]:
     """The prompt with a part for each image, and the images in the order of these parts.
 
-    Images without a place of their own open the first user turn.
+    Images without a place of their own open the first user turn. Where every image part brings its image
+    along, a column that names the same images says nothing new.
 
     Args:
         prompt: Messages whose contents are parts; an image part may bring its image along.
@@ -114,12 +115,17 @@ def place_images(
         files: Where files may lie.
 
     Raises:
-        RowError: There is no image (``missing-image``), or there are more places than images
-            (``image-count``).
+        RowError: There is no image (``missing-image``), there are more places than images, or the column
+            names other images than those that the messages bring (``image-count``).
     """
-    places = sum(
-        part["type"] == "image" and "image" not in part for message in prompt for part in message["content"]
-    )
+    parts_of_images = [part for message in prompt for part in message["content"] if part["type"] == "image"]
+    places = sum("image" not in part for part in parts_of_images)
+    if given and parts_of_images and not places:
+        brought = [
+            source for part in parts_of_images for source in image_sources(part["image"], "image", files)
+        ]
+        _check_equal(brought, given, files)
+        given = ()
     if places > len(given):
         raise RowError("image-count", f"the prompt has {places} places for {len(given)} images")
     spare, waiting = given[: len(given) - places], iter(given[len(given) - places :])
@@ -142,6 +148,29 @@ def place_images(
     if not images:
         raise RowError("missing-image", "the row has no image")
     return placed, tuple(images)
+
+
+def _check_equal(brought: Sequence[ImageSource], given: Sequence[ImageSource], files: ImageFiles) -> None:
+    """Complain unless the images of the messages are those of the column, in the same order."""
+    same = len(brought) == len(given) and all(
+        _same(one, other, files) for one, other in zip(brought, given, strict=True)
+    )
+    if not same:
+        raise RowError(
+            "image-count",
+            f"the messages bring {counted(len(brought), 'image')} along, and the column of images names "
+            f"{len(given)}, not the same in the same order; leave one of both out, or let image parts of the "
+            "messages be places without an image for those of the column",
+        )
+
+
+def _same(one: ImageSource, other: ImageSource, files: ImageFiles) -> bool:
+    """Whether two images are one, by their bytes or, without opening files, by their names."""
+    if one.data is not None and other.data is not None:
+        return one.data == other.data
+    if one.path is None or other.path is None:
+        return False
+    return files.root / one.path == files.root / other.path
 
 
 def _flat(values: Any, column: str) -> Iterator[Any]:

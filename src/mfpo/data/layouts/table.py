@@ -6,7 +6,7 @@ To add one, write the function and list it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,9 @@ def _is_empty_record(value: Any) -> bool:
     )
 
 
-def read_row(layout: Layout, row: Row, where: str, files: ImageFiles) -> Sample:
+def read_row(
+    layout: Layout, row: Row, where: str, files: ImageFiles, *, uses_keywords: bool = True
+) -> Sample:
     """A row in the common form.
 
     Args:
@@ -187,6 +189,8 @@ def read_row(layout: Layout, row: Row, where: str, files: ImageFiles) -> Sample:
         row: Column name to value.
         where: File and line or row.
         files: Where image files may lie.
+        uses_keywords: Whether the row's own keywords are used; where not, a column of that name may hold
+            anything.
 
     Raises:
         RowError: A value is missing, of the wrong type, or the images don't fit the prompt;
@@ -212,8 +216,8 @@ def read_row(layout: Layout, row: Row, where: str, files: ImageFiles) -> Sample:
         rejected=one_answer(turns.rejected, "rejected", prompt),
         where=where,
         extra=extra_columns(layout, row),
-        rejected_images=image_sources(row.get("rejected_images"), "rejected_images", files),
-        keywords=_keywords(row.get("keywords")),
+        rejected_images=_rejected_images(row.get("rejected_images"), files),
+        keywords=_keywords(row.get("keywords"), needed=uses_keywords),
     )
     _check_answers(sample)
     _check_encodable(sample)
@@ -271,7 +275,33 @@ def _visual_genome(value: Any, files: ImageFiles) -> ImageSource:
     return files.source(str(found))
 
 
-def _keywords(value: Any) -> tuple[str, ...] | None:
+def of_rejected_images(error: RowError) -> RowError:
+    """The error with the column that it is about, and what that column is for."""
+    return RowError(
+        error.reason, f"{error.detail} (in column rejected_images, the pictures for --noise_scope swap)"
+    )
+
+
+def _rejected_images(value: Any, files: ImageFiles) -> tuple[ImageSource, ...]:
+    try:
+        return image_sources(value, "rejected_images", files)
+    except RowError as error:
+        raise of_rejected_images(error) from None
+
+
+def _keywords(value: Any, *, needed: bool) -> tuple[str, ...] | None:
+    """The row's own keywords; None if it has none, or none that can be read and are not needed."""
+    try:
+        phrases = _phrases(value)
+        _check_text(phrases or ())
+    except RowError:
+        if needed:
+            raise
+        return None
+    return phrases
+
+
+def _phrases(value: Any) -> tuple[str, ...] | None:
     """Phrases of a column ``keywords``: a list of them or of our own records, or one text with commas."""
     if value is None:
         return None
@@ -302,7 +332,11 @@ def _check_encodable(sample: Sample) -> None:
     """JSON can spell half a character (a lone surrogate), which no file can hold."""
     texts = [text_of([*sample.prompt, *sample.chosen, *sample.rejected]), *map(str, sample.extra.values())]
     texts += [source.path or "" for source in (*sample.images, *sample.rejected_images)]
-    texts += [*sample.extra, *(sample.keywords or ())]
+    texts += sample.extra
+    _check_text(texts)
+
+
+def _check_text(texts: Iterable[str]) -> None:
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:

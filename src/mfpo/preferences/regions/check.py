@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from mfpo.data.annotations import Annotations
 from mfpo.data.files import atomic_path, write_json
 from mfpo.data.folder import PreferenceDataset
 from mfpo.data.images import open_image
-from mfpo.errors import RowError
+from mfpo.errors import RowError, Skip, counted
 from mfpo.preferences.regions.given import GivenRegions
 from mfpo.preferences.regions.masks import union_mask
-from mfpo.records import PreferencePair
+from mfpo.records import ImageSource, PreferencePair, Region
 
 RIGHT_INSIDE = 0.5
 """Share of a mask that must lie inside the given boxes for it to be right."""
@@ -64,6 +65,7 @@ class RegionReport:
         right: How many of the found ones are right.
         interval: 95% Wilson interval of ``right / found``.
         worst: The comparisons with the smallest share inside, found ones first.
+        unusable: Pictures whose annotations could not be used, by their names, each with the reason.
     """
 
     keywords: int
@@ -71,6 +73,7 @@ class RegionReport:
     right: int
     interval: tuple[float, float]
     worst: tuple[Comparison, ...]
+    unusable: tuple[Skip, ...] = ()
 
     @property
     def share(self) -> float:
@@ -79,7 +82,12 @@ class RegionReport:
 
 
 def check_regions(
-    dataset: PreferenceDataset, annotations: Annotations, output_dir: Path, *, worst: int = 24
+    dataset: PreferenceDataset,
+    annotations: Annotations,
+    output_dir: Path,
+    *,
+    image_dir: Path | None = None,
+    worst: int = 24,
 ) -> RegionReport:
     """Compare found regions with given boxes, and draw those that agree least.
 
@@ -91,22 +99,67 @@ def check_regions(
         dataset: The dataset.
         annotations: Boxes or masks by picture.
         output_dir: Gets ``report.json`` and ``worst/*.png``.
+        image_dir: Folder that the names of pictures are relative to, where it is known; it tells apart
+            pictures of one name that are annotated under several folders.
         worst: How many pictures are drawn.
     """
-    given = GivenRegions(annotations)
-    comparisons = [entry for number, row in enumerate(dataset) for entry in _compare(number, row, given)]
-    found = [entry for entry in comparisons if entry.found]
-    right = sum(entry.right for entry in found)
-    chosen = tuple(sorted(comparisons, key=_agreement)[:worst])
-    report = RegionReport(len(comparisons), len(found), right, wilson_interval(right, len(found)), chosen)
+    given = _GivenBoxes(GivenRegions(annotations), image_dir)
+    comparisons: list[Comparison] = []
+    unusable: dict[str, Skip] = {}
+    for number, row in enumerate(dataset):
+        try:
+            comparisons += _compare(number, row, given)
+        except RowError as error:  # annotations of another picture say nothing about this one
+            name = row.images[row.noise.image].path or ""
+            unusable.setdefault(name, Skip(name, error.reason, error.detail))
+    report = _report(comparisons, list(unusable.values()), worst)
     shutil.rmtree(output_dir / "worst", ignore_errors=True)  # those of an earlier check
-    for rank, entry in enumerate(chosen, start=1):
+    for rank, entry in enumerate(report.worst, start=1):
         row = dataset[entry.number]
         with atomic_path(output_dir / "worst" / f"{rank:03d}-{row.id}.png") as path:
             _drawn(row, entry, given).save(path, format="PNG")
     entries = [{**asdict(entry), "right": entry.right} for entry in comparisons]
     write_json(output_dir / "report.json", {**asdict(report), "share": report.share, "all": entries})
     return report
+
+
+def told(report: RegionReport, folder: Path) -> str:
+    """A report in a sentence or two, for people.
+
+    Args:
+        report: The report.
+        folder: Where it lies.
+    """
+    reasons = Counter(skip.reason for skip in report.unusable)
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    lost = f"annotations of {counted(len(report.unusable), 'picture')} could not be used ({counts})"
+    if report.keywords:
+        low, high = report.interval
+        return (
+            f"regions checked: {report.keywords} keywords have given boxes, {report.found} were found, "
+            f"{report.right} of them right ({report.share:.0%}, 95% interval {low:.0%} to {high:.0%}); "
+            f"the worst are in {folder / 'worst'}" + (f"; {lost}" if reasons else "")
+        )
+    if reasons:
+        why = f"the {lost}; the first: {report.unusable[0].detail}"
+        return f"WARNING: no region was checked: {why}\n  fix: name the folder of the images with --image_dir"
+    return (
+        "WARNING: no region was checked: no picture has a box whose label fits one of its keywords\n"
+        "  fix: see whether --annotations names the pictures as the rows do"
+    )
+
+
+def _report(comparisons: Sequence[Comparison], unusable: Sequence[Skip], worst: int) -> RegionReport:
+    found = [entry for entry in comparisons if entry.found]
+    right = sum(entry.right for entry in found)
+    return RegionReport(
+        keywords=len(comparisons),
+        found=len(found),
+        right=right,
+        interval=wilson_interval(right, len(found)),
+        worst=tuple(sorted(comparisons, key=_agreement)[:worst]),
+        unusable=tuple(unusable),
+    )
 
 
 def wilson_interval(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -125,21 +178,52 @@ def wilson_interval(hits: int, count: int, z: float = 1.96) -> tuple[float, floa
     return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
-def _compare(number: int, row: PreferencePair, given: GivenRegions) -> Iterator[Comparison]:
+@dataclass(frozen=True, slots=True)
+class _GivenBoxes:
+    """The boxes that are given for keywords of a row.
+
+    Attributes:
+        regions: The boxes and masks.
+        image_dir: See [`check_regions`].
+    """
+
+    regions: GivenRegions
+    image_dir: Path | None
+
+    def of(self, source: ImageSource, picture: Image.Image, keyword: str) -> list[Region]:
+        """The boxes of a keyword in a picture.
+
+        Raises:
+            RowError: See [`GivenRegions.segment`].
+        """
+        return self.regions.segment(picture, [keyword], name=self._name(source))
+
+    def _name(self, source: ImageSource) -> str | None:
+        """The picture's whole path where it is known: rows keep no more of it than ``image_dir`` lacks."""
+        if self.image_dir is None or source.path is None:
+            return source.path
+        whole = (self.image_dir / source.path).absolute()
+        return str(whole) if whole.is_file() else source.path
+
+
+def _compare(number: int, row: PreferencePair, given: _GivenBoxes) -> list[Comparison]:
+    """The keywords of a row that have boxes.
+
+    Raises:
+        RowError: The picture's annotations cannot be used.
+    """
     source = row.images[row.noise.image]
     picture = open_image(source)
     size = picture.height, picture.width
+    found: list[Comparison] = []
     for keyword in row.keywords:
-        try:
-            boxes = given.segment(picture, [keyword.text], name=source.path)
-        except RowError:
-            return  # annotations of another picture say nothing about this one
+        boxes = given.of(source, picture, keyword.text)
         if not boxes:
             continue
         own = [region for region in row.regions if region.keyword == keyword.text]
         mask, truth = union_mask(own, size), union_mask(boxes, size)
         common = float((mask & truth).sum())
-        yield Comparison(
+        comparison = Comparison(
             number=number,
             image=source.path or "",
             keyword=keyword.text,
@@ -148,6 +232,8 @@ def _compare(number: int, row: PreferencePair, given: GivenRegions) -> Iterator[
             covered=common / max(float(truth.sum()), 1.0),
             score=max((region.score for region in own), default=0.0),
         )
+        found.append(comparison)
+    return found
 
 
 def _agreement(entry: Comparison) -> tuple[bool, bool, float, float]:
@@ -155,11 +241,11 @@ def _agreement(entry: Comparison) -> tuple[bool, bool, float, float]:
     return entry.right, not entry.found, entry.inside, entry.covered
 
 
-def _drawn(row: PreferencePair, entry: Comparison, given: GivenRegions) -> Image.Image:
+def _drawn(row: PreferencePair, entry: Comparison, given: _GivenBoxes) -> Image.Image:
     """The picture with the mask in colour, the given boxes as outlines and a line of text below."""
     source = row.images[row.noise.image]
     picture = open_image(source)
-    boxes = given.segment(picture, [entry.keyword], name=source.path)
+    boxes = given.of(source, picture, entry.keyword)
     own = [region for region in row.regions if region.keyword == entry.keyword]
     mask = union_mask(own, (picture.height, picture.width))
     pixels: NDArray[np.float64] = np.asarray(picture, dtype=np.float64).copy()

@@ -27,7 +27,10 @@ PICTURES_PER_CHUNK = 20
 _ROWS_PER_BLOCK = 50
 _MARK = "<!--rows-->"
 _OWN_FOLDERS = ("rows", "pictures", "images")
-_GENERATOR = 'name="generator" content="mfpo'
+MARKER = ".mfpo-browse"
+"""File that says of a folder, also after an interrupted run, that what lies in it was written here."""
+_SIGNS = ('name="generator" content="mfpo', "trusted-types mfpo")
+"""What stands in the head of a folder's page, and together in no other page."""
 
 
 class PageWriter(Protocol):
@@ -206,26 +209,44 @@ class Folder:
 
 
 def clear_folder(path: Path) -> None:
-    """Remove an earlier page from a folder.
+    """Remove an earlier page from a folder, and mark it as one of a page.
 
     Raises:
         UserError: The folder holds something else.
     """
-    index = path / "index.html"
-    if path.is_dir() and any(path.iterdir()):
-        ours = {entry.name for entry in path.iterdir()} <= {"index.html", *_OWN_FOLDERS}
-        if index.is_file():
-            with index.open(encoding="utf-8", errors="replace") as file:
-                ours = ours and _GENERATOR in file.read(4096)
-        if not ours:
-            raise UserError(
-                "the folder holds something else",
-                where=f"--output_dir {path}",
-                fix="name an empty or new folder",
-            )
-    index.unlink(missing_ok=True)
+    if path.is_dir() and not _may_be_cleared(path):
+        raise UserError(
+            "the folder holds something else than a page of `mfpo browse`",
+            where=f"--output_dir {path}",
+            fix="name an empty or new folder",
+        )
+    # The mark comes first: whatever a run that is interrupted leaves behind, the next one knows it.
+    write_atomic(path / MARKER, "Written by mfpo browse, which replaces everything in this folder.\n")
+    (path / "index.html").unlink(missing_ok=True)
     for name in _OWN_FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
+
+
+def _may_be_cleared(path: Path) -> bool:
+    """Whether a folder is empty, or all in it is of an earlier page.
+
+    Other programs write an ``index.html`` and folders of these names too.
+    """
+    names = {entry.name for entry in path.iterdir()}
+    if not names <= {MARKER, "index.html", *_OWN_FOLDERS}:
+        return False
+    if "index.html" in names:
+        return _is_page(path / "index.html")
+    return not names or MARKER in names
+
+
+def _is_page(file: Path) -> bool:
+    """Whether ``mfpo browse`` wrote an HTML file, as the page of a folder."""
+    if not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="replace") as text:
+        head = text.read(4096)
+    return all(sign in head for sign in _SIGNS)
 
 
 def _encoded(picture: Image.Image) -> tuple[bytes, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,31 +44,65 @@ def load_reference(folder: str | Path, estimator: str, name: str | None = None) 
     Raises:
         UserError: There is no pass of that name, it has no such estimator, or its file cannot be read.
     """
-    files = sorted((Path(folder) / "reference").glob("*.parquet"))
-    if name is not None:
-        files = [path for path in files if path.stem == name]
-        if not files:
-            raise UserError(
-                f"no reference pass {name!r}",
-                where=f"{folder}/reference",
-                fix="leave --reference out to see the latest one, or run `mfpo rank`",
-            )
-    if not files:
+    passes = _passes(Path(folder) / "reference")
+    if name is not None and name not in passes:
+        raise UserError(
+            f"no reference pass {name!r}",
+            where=f"{folder}/reference",
+            fix="leave --reference out to see the latest one, or run `mfpo rank`",
+        )
+    if not passes:
         return Reference()
-    path = max(files, key=lambda file: (file.stat().st_mtime_ns, file.name))
+    name = name or max(passes, key=lambda one: (_changed(passes[one]), one))
+    table = _table_with(passes[name], estimator)
+    columns = (table[column].to_pylist() for column in ("id", _ENTROPY + estimator, _DIFFICULTY + estimator))
+    ranks = {identifier: Rank(entropy, level) for identifier, entropy, level in zip(*columns, strict=True)}
+    return Reference(name, estimator, ranks)
+
+
+def _passes(folder: Path) -> dict[str, list[Path]]:
+    """Files of each pass by its fingerprint: that of the scores first, then those with further entropies.
+
+    ``mfpo rank --semantic`` writes ``<fingerprint>.semantic.parquet`` beside ``<fingerprint>.parquet``.
+    """
+    passes: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.parquet"), key=lambda file: (len(file.suffixes), file.name)):
+        passes.setdefault(path.name.partition(".")[0], []).append(path)
+    return passes
+
+
+def _changed(files: Sequence[Path]) -> int:
+    """When the newest of the files was written, in nanoseconds."""
+    return max(file.stat().st_mtime_ns for file in files)
+
+
+def _table_with(files: Sequence[Path], estimator: str) -> pa.Table:
+    """The first table that has the entropies of an estimator."""
+    names: list[str] = []
+    for path in files:
+        table = _read(path)
+        own = [name.removeprefix(_ENTROPY) for name in table.column_names if name.startswith(_ENTROPY)]
+        if estimator in own and "id" in table.column_names:
+            return table
+        names += own
+    raise UserError(
+        f"no entropies of the estimator {estimator!r}",
+        where=str(files[0]),
+        fix=_cure(estimator, names),
+    )
+
+
+def _cure(estimator: str, names: Sequence[str]) -> str:
+    """What to do about entropies that a pass lacks."""
+    run = "run `mfpo rank --semantic`" if estimator == "semantic" else "run `mfpo rank` again"
+    others = [name for name in names if name != estimator]
+    return f"--difficulty {' or '.join(others)}, or {run}" if others else run
+
+
+def _read(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path)
+        return pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"not a Parquet file: {error}", where=str(path), fix="run `mfpo rank` again"
         ) from None
-    names = [column.removeprefix(_ENTROPY) for column in table.column_names if column.startswith(_ENTROPY)]
-    if estimator not in names or "id" not in table.column_names:
-        raise UserError(
-            f"no entropies of the estimator {estimator!r}",
-            where=str(path),
-            fix=f"--difficulty {' or '.join(names)}" if names else "run `mfpo rank` again",
-        )
-    columns = (table[name].to_pylist() for name in ("id", _ENTROPY + estimator, _DIFFICULTY + estimator))
-    ranks = {identifier: Rank(entropy, level) for identifier, entropy, level in zip(*columns, strict=True)}
-    return Reference(path.stem, estimator, ranks)
