@@ -89,6 +89,23 @@ def test_vlmevalkit_tables_round_trip(tmp_path: Path, ending: str) -> None:
     assert {one.id: one.answer for one in found} == {item: one.answer for item, one in answers.items()}
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".tsv", ".csv", ".json"])
+def test_an_item_without_an_answer_shifts_no_other(tmp_path: Path, ending: str) -> None:
+    """Where all items share one question, ids and places are all there is to go by."""
+    answers = {name: Prediction(name, DESCRIBE[0].question, f"Answer {name}.") for name in ("1", "3")}
+    path, kind = tmp_path / f"model_AMBER{ending}", "lmms-eval" if ending == ".jsonl" else "vlmevalkit"
+    write_log(path, DESCRIBE, answers, kind)
+    found = read_log(path, DESCRIBE, kind)
+    assert {one.id: one.answer for one in found} == {"1": "Answer 1.", "3": "Answer 3."}
+    if ending == ".jsonl":
+        assert [json.loads(line)["doc_id"] for line in path.read_text().splitlines()] == [0, 2]
+
+
+def test_an_id_of_another_program_is_not_taken_for_ours(tmp_path: Path) -> None:
+    record = {"doc_id": 0, "filtered_resps": "No", "input": "Is there a dog in the image?", "id": "q0"}
+    assert [one.id for one in read_log(samples(tmp_path / "a.jsonl", record), YES_NO)] == ["q1"]
+
+
 @pytest.mark.parametrize("ending", [".tsv", ".csv"])
 def test_a_table_is_cut_at_line_ends_only(tmp_path: Path, ending: str) -> None:
     """Writers of tables quote no separator of lines or paragraphs."""

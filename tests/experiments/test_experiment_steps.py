@@ -2,23 +2,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from mfpo.difficulty.config import RankConfig
 from mfpo.experiments.budget import Budget
 from mfpo.experiments.catalog import packaged
 from mfpo.experiments.measures import GivenData
 from mfpo.experiments.plan import Plan, make_plan, ranking_of
 from mfpo.experiments.scene_steps import SceneLlava, SceneRows
 from mfpo.experiments.step import GivenModel, GivenRows
-from mfpo.experiments.steps import Measurement, Training
+from mfpo.experiments.steps import Measurement, Ranking, Training
 from mfpo.experiments.store import Store
 from mfpo.experiments.tuned import Tuned
 from mfpo.experiments.worlds import RealWorld, SceneWorld
 from mfpo.preferences.encoding import NoiseOverride
 from mfpo.scenes.config import DifficultySettings
 from mfpo.training.config import TrainConfig
+from mfpo.training.setup import planned_precision
 
 TUNED = Tuned({"mfpo": 1e-5}, 1e-5)
 
@@ -120,6 +124,65 @@ def test_arms_of_another_noise_have_a_reference_pass_of_their_own(change: dict[s
     assert passes[1].noise == NoiseOverride.of(both[1])
 
 
+def test_a_reference_pass_is_in_the_precision_of_its_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of another precision are not used, and semantic entropies are then missing."""
+    from mfpo.training import setup
+
+    monkeypatch.setattr(setup, "default_dtype", lambda device: torch.bfloat16)
+    full, adapter = TrainConfig(), TrainConfig(use_lora=True)
+    device = torch.device("cpu")
+    assert planned_precision(full, device) == "mixed"
+    assert planned_precision(adapter, device) == "bfloat16"
+    assert planned_precision(TrainConfig(use_lora=True, bf16=False), device) == "float32"
+
+    asked: list[RankConfig] = []
+
+    def rank(config: RankConfig) -> SimpleNamespace:
+        asked.append(config)
+        return SimpleNamespace(fingerprint="abc")
+
+    monkeypatch.setattr("mfpo.difficulty.rank.run", rank)
+    one = training()
+    world = SceneWorld(packaged("table5"), Budget(), TUNED)
+    for settings in (full, adapter):
+        step = ranking_of(replace(one.config, use_lora=settings.use_lora), one.rows, one.model, world)
+        assert step is not None
+        step.make(tmp_path / "step", lambda needed: tmp_path)
+    assert [config.precision for config in asked] == ["mixed", "bfloat16"]
+
+
+@pytest.mark.parametrize("change", [{"objective": "ddpo"}, {"reference": "copy"}])
+def test_semantic_difficulty_has_a_reference_pass_whatever_the_loss_needs(change: dict[str, Any]) -> None:
+    one = training()
+    world = SceneWorld(packaged("table5"), Budget(), TUNED)
+    staged = replace(one.config, stages="easy_to_hard", difficulty="semantic", **change)
+    found = ranking_of(staged, one.rows, one.model, world)
+    assert found is not None and found.semantic
+    assert ranking_of(replace(staged, stages="none"), one.rows, one.model, world) is None
+
+
+def test_scores_that_are_gone_or_elsewhere_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rank(config: RankConfig) -> SimpleNamespace:
+        scores = Path(config.dataset) / "reference" / "abc.parquet"
+        scores.parent.mkdir(parents=True, exist_ok=True)
+        scores.touch()
+        return SimpleNamespace(fingerprint="abc")
+
+    monkeypatch.setattr("mfpo.difficulty.rank.run", rank)
+    one, two = (Ranking(GivenRows(str(tmp_path / name), "rows"), GivenModel("m", "f")) for name in ("a", "b"))
+    assert one.digest == two.digest
+    mark = tmp_path / "mark"
+    mark.mkdir()
+    one.make(mark, lambda needed: Path(needed.folder) if isinstance(needed, GivenRows) else tmp_path)
+    assert one.done(mark) and not two.done(mark)
+    (tmp_path / "a" / "reference" / "abc.parquet").unlink()
+    assert not one.done(mark)
+
+
 def test_steps_are_called_by_their_arms() -> None:
     found = plan("table8")
     labels = found.labels
@@ -146,12 +209,20 @@ def test_stages_are_measured_on_one_training() -> None:
 
 def test_another_world_is_measured_on_its_own_scenes() -> None:
     found = plan("conditions")
-    default, weak = (found.measured[(f"mfpo, {w}", "scenes")][(0, 0)] for w in ("default", "weak ties"))
-    assert default.world is None
+    weak, crowded = (found.measured[(f"mfpo, {w}", "scenes")][(0, 0)] for w in ("weak ties", "crowded"))
     assert isinstance(weak.world, SceneLlava) and weak.world.difficulty.co_occurrence == 0.5
-    faulty = found.trainings["mfpo, 30% faulty"][(0, 0)]
-    assert faulty.model.digest == found.trainings["mfpo, default"][(0, 0)].model.digest
-    assert faulty.rows.digest != found.trainings["mfpo, default"][(0, 0)].rows.digest
+    assert isinstance(crowded.world, SceneLlava) and crowded.world.difficulty.min_objects == 4
+    assert plan("table4").measured[("mfpo", "scenes")][(0, 0)].world is None
+
+
+def test_faulty_rows_are_of_the_same_model() -> None:
+    found = plan("faulty")
+    clean, faulty = (found.trainings[name][(0, 0)] for name in ("mfpo", "mfpo, 30% faulty"))
+    assert faulty.model.digest == clean.model.digest
+    assert faulty.rows.digest != clean.rows.digest
+    assert faulty.config.learning_rate == clean.config.learning_rate
+    other = found.trainings["dpo+margin, 30% faulty"][(0, 0)]
+    assert other.config.learning_rate == found.trainings["dpo+margin"][(0, 0)].config.learning_rate
 
 
 def test_a_real_checkpoint_takes_the_same_files(tmp_path: Path) -> None:

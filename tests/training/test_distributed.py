@@ -29,7 +29,7 @@ from mfpo.difficulty.rank import run as rank
 from mfpo.errors import UserError
 from mfpo.models.load import load_vlm
 from mfpo.records import assistant_message
-from mfpo.training.arguments import is_sharded, name_layers_to_shard, training_arguments
+from mfpo.training.arguments import is_sharded, layers_to_shard, name_layers_to_shard, training_arguments
 from mfpo.training.config import TrainConfig
 from mfpo.training.train import run
 from preference_rows import make_pair, make_pairs
@@ -74,7 +74,7 @@ def test_fsdp2_configuration(monkeypatch, tiny_llava, tmp_path):
     monkeypatch.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", "unset")
     monkeypatch.delenv("FSDP_TRANSFORMER_CLS_TO_WRAP")
     model = load_vlm(str(tiny_llava), device="cpu").model
-    name_layers_to_shard(model)
+    name_layers_to_shard(model, TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
     plugin.set_auto_wrap_policy(model)  # raises for layers that the model names and does not have
@@ -106,6 +106,21 @@ def test_fsdp_of_the_training_arguments_saves_whole_models(tmp_path):
     args = training_arguments(config, "float32", torch.device("cpu"))
     plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
     assert "FULL_STATE_DICT" in str(plugin.state_dict_type)
+
+
+@pytest.mark.parametrize("chosen", [None, ["LlamaDecoderLayer"]])
+def test_fsdp_of_the_training_arguments_shards_layers_that_are_there(tiny_llava, tmp_path, chosen):
+    """LLaVA names layers of CLIP's text model, which it does not have."""
+    trainer = {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": chosen} if chosen else {}}
+    args = training_arguments(
+        TrainConfig(output_dir=str(tmp_path), trainer=trainer), "float32", torch.device("cpu")
+    )
+    model = load_vlm(str(tiny_llava), device="cpu").model
+    name_layers_to_shard(model, args)
+    plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+    plugin.set_auto_wrap_policy(model)
+    wrapped = {cls.__name__ for cls in plugin.auto_wrap_policy.keywords["transformer_layer_cls"]}
+    assert wrapped == set(chosen or layers_to_shard(model)) and wrapped
 
 
 def test_without_fsdp_its_state_is_not_set(monkeypatch, tmp_path):

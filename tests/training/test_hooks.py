@@ -16,7 +16,7 @@ from mfpo.training.trainer import PreferenceTrainer
 HOOKS = {
     AtomicCheckpoints: ["_get_output_dir", "_save_checkpoint"],
     PreferenceTrainer: [
-        "_clip_grad_norm",
+        "_get_grad_norm",
         "_get_train_sampler",
         "_load_from_checkpoint",
         "_load_optimizer_and_scheduler",

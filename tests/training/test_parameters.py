@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from PIL import Image
 
 from mfpo.errors import UserError
+from mfpo.models.adapters import as_loaded
+from mfpo.models.generation import generate
+from mfpo.records import user_message
 from mfpo.training.config import TrainConfig
 from mfpo.training.parameters import disable_dropout, lora_targets, parameter_counts, prepare_model
 from tiny_models import tiny_model
@@ -60,6 +65,21 @@ def test_lora_with_the_projector(vlm):
     names = trained(model)
     assert any("multi_modal_projector.modules_to_save" in name for name in names)
     assert not any("vision_tower" in name for name in names)
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_all_that_an_adapter_trains_is_float32(vlm, use_dora):
+    """Steps of 1e-5 on weights of 0.02 are lost in bfloat16. Afterwards the model is of one dtype."""
+    vlm.model.to(torch.bfloat16)
+    config = TrainConfig(use_lora=True, lora_r=2, train_projector=True, use_dora=use_dora)
+    vlm.model = prepare_model(vlm.model, config, name="m")
+    types = {parameter.dtype for parameter in vlm.model.parameters() if parameter.requires_grad}
+    assert types == {torch.float32}
+    frozen = {parameter.dtype for parameter in vlm.model.parameters() if not parameter.requires_grad}
+    assert frozen == {torch.bfloat16}
+    image = Image.new("RGB", (32, 32))
+    vlm.model = as_loaded(vlm.model)
+    assert len(generate(vlm, [image], [user_message("What is it?")], max_new_tokens=2)) == 1
 
 
 def test_dropout_is_off(vlm):

@@ -234,11 +234,13 @@ def test_a_loss_that_is_not_a_number_names_the_row(load, config_in, tmp_path, mo
     assert last_whole_checkpoint(tmp_path / "run").endswith("checkpoint-3")
 
 
-def test_a_gradient_that_is_not_a_number_stops_too(load, config_in, monkeypatch):
+@pytest.mark.parametrize("clipped", [True, False])
+def test_a_gradient_that_is_not_a_number_stops_too(load, config_in, monkeypatch, clipped):
     parent = trainer_module.AtomicCheckpoints
-    monkeypatch.setattr(parent, "_clip_grad_norm", lambda self, model: torch.tensor(math.inf))
+    monkeypatch.setattr(parent, "_get_grad_norm", lambda self, model, grad_norm=None: torch.tensor(math.inf))
+    config = config_in(max_steps=2, trainer={} if clipped else {"max_grad_norm": 0})
     with pytest.raises(UserError, match="the gradient is not a finite number at step 1, rows 0000") as error:
-        train(load(), make_pairs(4), config_in(max_steps=2))
+        train(load(), make_pairs(4), config)
     assert "--learning_rate or --beta" in error.value.fix and "--resume" not in error.value.fix
 
 
@@ -259,6 +261,9 @@ def test_another_order_of_rows_is_refused(load, config_in):
         ({"objective": "dpo"}, "objective was mfpo, is dpo"),
         ({"per_device_train_batch_size": 1}, "per_device_train_batch_size was 2, is 1"),
         ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps was 1, is 2"),
+        ({"lr_scheduler_type": "linear"}, "lr_scheduler_type was .*, is linear"),
+        ({"max_length": 1024}, "max_length was .*, is 1024"),
+        ({"train_projector": True}, "train_projector was False, is True"),
     ],
 )
 def test_another_noise_or_loss_or_batch_is_refused(load, config_in, change, says):
@@ -267,6 +272,22 @@ def test_another_noise_or_loss_or_batch_is_refused(load, config_in, change, says
     again = config_in(resume_from_checkpoint="last", **change)
     with pytest.raises(UserError, match=says):
         train(load(), make_pairs(6), again)
+
+
+def test_another_adapter_is_refused(load, config_in):
+    lora = {"use_lora": True, "lora_r": 2, "max_steps": 3}
+    train(load(), make_pairs(6), config_in(save_steps=2, lora_alpha=4, **lora))
+    with pytest.raises(UserError, match="lora_alpha was 4, is 1"):
+        train(load(), make_pairs(6), config_in(lora_alpha=1, resume_from_checkpoint="last", **lora))
+
+
+def test_the_checkpoint_is_not_the_model_that_its_training_started_from(load, config_in, tmp_path):
+    """Its adapter would be applied twice, and it would be its own reference."""
+    lora = {"use_lora": True, "lora_r": 2, "max_steps": 3, "learning_rate": 0.1}
+    train(load(), make_pairs(6), config_in(save_steps=2, **lora))
+    half = load_vlm(str(tmp_path / "run" / "checkpoint-2"), device="cpu", dtype="float32")
+    with pytest.raises(UserError, match="initial weights was"):
+        train(half, make_pairs(6), config_in(resume_from_checkpoint="last", **lora))
 
 
 def test_another_number_of_processes_is_refused(load, config_in, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from mfpo.training.objectives import OBJECTIVES, Answers, BySequence, Loss, SequenceLogps
 from mfpo.training.objectives.dense import chip_loss, ddpo_loss, sequence_kl
-from mfpo.training.objectives.others import halva_loss, povid_loss, selective_eos_loss
+from mfpo.training.objectives.others import halva_loss, povid_at_start, povid_loss, selective_eos_loss
 from mfpo.training.segments import changed_segments
 
 LOG2 = math.log(2)
@@ -160,6 +161,15 @@ class TestPOVID:
         assert out.terms["text"].item() == pytest.approx(text, abs=1e-6)
         assert out.terms["image"].item() == pytest.approx(image, abs=1e-6)
         assert out.loss.item() == pytest.approx(0.5 * text + 0.5 * image, abs=1e-6)
+        # A term that has no weight needs no sequence of its own.
+        no_image = replace(policy, image_rejected=None, logits=BySequence(clean, clean))
+        out = povid_loss(no_image, reference, answers((2, 2)), settings(0.5, 0.0, beta=2.0))
+        assert out.terms.keys() == {"text"} == povid_at_start(settings(0.5, 0.0)).keys()
+        assert out.loss.item() == pytest.approx(0.5 * text, abs=1e-6)
+        no_text = replace(policy, rejected=None)
+        out = povid_loss(no_text, reference, answers((2, 2)), settings(0.0, 0.5, beta=2.0))
+        assert out.terms.keys() == {"image"}
+        assert out.loss.item() == pytest.approx(0.5 * image, abs=1e-6)
 
 
 class TestSelectiveEOS:

@@ -64,6 +64,8 @@ def generate_answers(config: AnswerSettings, path: Path, vlm: VLM | None = None)
         _prepare(path, provenance, overwrite=config.overwrite)
     processes.wait()
     mine = _remaining(items, path)[processes.rank :: processes.count]
+    # Each reads the files of all, so nobody may write before everybody has read.
+    processes.wait()
     sampling = Sampling(provenance.max_new_tokens, config.temperature, config.top_p, config.seed)
     skips: list[Skip] = []
     if mine:

@@ -270,8 +270,9 @@ def _read(benchmark: Benchmark, path: str | Path) -> list[Prediction]:
 def _export(benchmark: Benchmark, path: str | Path, target: str) -> None:
     """Write answers as a log of lmms-eval (``.jsonl``) or VLMEvalKit (any other ending)."""
     answers = {prediction.id: prediction for prediction in _read(benchmark, path)}
-    items = benchmark.select(list(answers.values()), path)
-    write_log(target, items, answers, "lmms-eval" if target.endswith(".jsonl") else "vlmevalkit")
+    scored = {item.id: answers[item.id] for item in benchmark.select(list(answers.values()), path)}
+    kind = "lmms-eval" if target.endswith(".jsonl") else "vlmevalkit"
+    write_log(target, benchmark.unlimited().load(), scored, kind)
 
 
 def _score_path(predictions: Path) -> Path:

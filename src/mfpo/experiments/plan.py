@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
+from mfpo.difficulty.config import BY_DIFFICULTY
 from mfpo.errors import UserError, nearest
 from mfpo.evaluation.benchmarks import BENCHMARKS
 from mfpo.experiments.budget import Budget
@@ -207,21 +208,29 @@ def _training(world: World, arm: Arm, rows: Rows, model: Model, seed: int, name:
 
 
 def ranking_of(config: TrainConfig, rows: Rows, model: Model, world: World) -> Ranking | None:
-    """The reference pass that a training can share with others of its noise; None if it takes none."""
+    """The reference pass that a training can share with others of its noise; None if it takes none.
+
+    Semantic entropies are those of such a pass alone: a training makes none of its own.
+    """
     objective = OBJECTIVES.get(config.objective)
-    if config.reference != "precomputed" or objective is None or objective.reference != "sequences":
+    semantic = config.difficulty == "semantic" and config.stages in BY_DIFFICULTY
+    if objective is None:
+        return None
+    if not semantic and (config.reference != "precomputed" or objective.reference != "sequences"):
         return None
     return Ranking(
         rows,
         model,
         NoiseOverride.of(config, objective.noise_scope),
-        semantic=config.difficulty == "semantic",
+        semantic=semantic,
         semantic_samples=world.semantic_samples,
         batch_size=world.rows_at_once,
         max_length=config.max_length,
         attn_implementation=config.attn_implementation,
         shared_prefix=config.shared_prefix,
         load_in_4bit=config.load_in_4bit,
+        use_lora=config.use_lora,
+        bf16=config.bf16,
     )
 
 

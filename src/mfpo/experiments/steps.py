@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from mfpo.data.files import write_json
 from mfpo.difficulty.config import SharedPrefix
+from mfpo.difficulty.store import FOLDER
 from mfpo.experiments.measures import Measuring
 from mfpo.experiments.scene_steps import SceneLlava
-from mfpo.experiments.step import DATA_CODE, Model, Place, Rows, Step, code
+from mfpo.experiments.step import DATA_CODE, GivenRows, Model, Place, Rows, Step, code
 from mfpo.preferences.encoding import NoiseOverride
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 
@@ -25,6 +26,11 @@ NOT_DECISIVE = frozenset(
     | {"push_to_hub", "resume_from_checkpoint", "recipe"}
 )
 """Settings of a training that do not change its result, or that stand for a step of their own."""
+
+
+def scores_in(dataset: Path) -> Path:
+    """Where `mfpo rank` leaves the scores of a dataset."""
+    return dataset.resolve() / FOLDER
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Ranking(Step):
         attn_implementation: Attention kernel; the model's choice when None.
         shared_prefix: Whether image and prompt are encoded once for all answers.
         load_in_4bit: Whether the language model is held in 4 bits.
+        use_lora: Whether the trainings that share the scores train an adapter, beside bfloat16 weights.
+        bf16: What they say of bfloat16; the device's choice when None.
     """
 
     kind: ClassVar[str] = "rankings"
@@ -55,6 +63,8 @@ class Ranking(Step):
     attn_implementation: str | None = None
     shared_prefix: SharedPrefix = "auto"
     load_in_4bit: bool = False
+    use_lora: bool = False
+    bf16: bool | None = None
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -77,21 +87,32 @@ class Ranking(Step):
             "attn_implementation": self.attn_implementation,
             "shared_prefix": self.shared_prefix,
             "load_in_4bit": self.load_in_4bit,
+            "use_lora": self.use_lora,
+            "bf16": self.bf16,
         }
         return settings | code((*DATA_CODE, "difficulty"))
 
     def done(self, folder: Path) -> bool:
-        """The scores have names of their own in the dataset's folder; a mark stands here."""
-        return (folder / "done.json").is_file()
+        """The scores lie in the dataset's folder, which may have been moved or made anew; a note is here."""
+        note = folder / "done.json"
+        if not note.is_file():
+            return False
+        scores = Path(json.loads(note.read_text(encoding="utf-8")).get("scores", ""))
+        moved = isinstance(self.rows, GivenRows) and scores.parent != scores_in(Path(self.rows.folder))
+        return scores.is_file() and not moved
 
     def make(self, folder: Path, place: Place) -> None:
-        """As `mfpo rank` does."""
+        """As `mfpo rank` does, in the precision of the trainings."""
         from mfpo.difficulty.config import RankConfig
         from mfpo.difficulty.rank import run as rank
+        from mfpo.models.load import process_device
+        from mfpo.training.setup import planned_precision
 
-        rank(
+        training = TrainConfig(use_lora=self.use_lora, bf16=self.bf16, load_in_4bit=self.load_in_4bit)
+        dataset = self.rows.dataset(place(self.rows))
+        result = rank(
             RankConfig(
-                dataset=str(self.rows.dataset(place(self.rows))),
+                dataset=str(dataset),
                 model_name_or_path=str(place(self.model)),
                 noise_scope=self.noise.scope,
                 noise_step=self.noise.step,
@@ -103,11 +124,16 @@ class Ranking(Step):
                 attn_implementation=self.attn_implementation,
                 shared_prefix=self.shared_prefix,
                 load_in_4bit=self.load_in_4bit,
+                precision=planned_precision(training, process_device()),
                 semantic=self.semantic,
                 semantic_samples=self.semantic_samples,
             )
         )
-        write_json(folder / "done.json", {"rows": self.rows.digest, "model": self.model.digest})
+        assert result is not None, "it was no dry run"
+        ending = ".semantic.parquet" if self.semantic else ".parquet"
+        scores = scores_in(dataset) / f"{result.fingerprint}{ending}"
+        note = {"rows": self.rows.digest, "model": self.model.digest, "scores": str(scores)}
+        write_json(folder / "done.json", note)
 
 
 @dataclass(frozen=True)

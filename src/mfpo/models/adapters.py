@@ -5,7 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WHOLE_COPY = ".modules_to_save."
+"""In the names of parameters of whole modules that are trained beside an adapter."""
 
 
 @contextmanager
@@ -24,3 +30,24 @@ def quiet_peft() -> Iterator[None]:
 def merged(model: Any) -> Any:
     """The model with its adapter in its weights; itself if it has none."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def trained_in_float32(model: nn.Module) -> None:
+    """Make all that is trained beside and in an adapter float32; the frozen weights stay as they are.
+
+    peft does so for the adapter's matrices only. A step of 1e-5 on a bfloat16 weight is mostly rounded away.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def as_loaded(model: Any) -> Any:
+    """A model after its training as it will be when it is loaded again, whole modules in the base's dtype.
+
+    Outside of autocast, a float32 projector does not take the output of a bfloat16 tower.
+    """
+    for name, parameter in model.named_parameters():
+        if WHOLE_COPY in name:
+            parameter.data = parameter.data.to(model.dtype)
+    return model

@@ -154,10 +154,18 @@ def layers_to_shard(model: nn.Module) -> list[str]:
     return sorted(present & set(getattr(model, "_no_split_modules", None) or ()))
 
 
-def name_layers_to_shard(model: nn.Module) -> None:
-    """Tell accelerate which layers FSDP shards, where it was launched with FSDP and the user did not."""
+def name_layers_to_shard(model: nn.Module, args: TrainingArguments) -> None:
+    """Tell accelerate which layers FSDP shards, where the user did not.
+
+    Args:
+        model: The model.
+        args: Training arguments; FSDP is asked for in them, or was when accelerate was launched.
+    """
+    names = ",".join(layers_to_shard(model))
     if _launched_with_fsdp():
-        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", ",".join(layers_to_shard(model)))
+        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", names)
+    if args.fsdp_plugin_args is not None:
+        args.fsdp_plugin_args.setdefault("transformer_cls_names_to_wrap", names)
 
 
 def checkpoint_to_resume(config: TrainConfig) -> str | None:

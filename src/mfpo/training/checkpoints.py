@@ -68,14 +68,14 @@ class AtomicCheckpoints(Trainer):
 
 @dataclass(frozen=True, slots=True)
 class SavedOrder:
-    """What a checkpoint was trained on and by: order of rows, noise, loss, balance, batches and processes.
+    """What a checkpoint was trained on and by: order of rows, noise, loss, batches, processes, initial model.
 
     Attributes:
         planned: SHA-256 of the order that was planned before the first step.
         schedule: Id and stage of every row in the order of training, where it was changed since; else None.
             The file calls it ``turns``.
-        settings: Settings of noise and loss, `balance_modalities`, batch size, accumulation and number of
-            processes, by name; JSON values. Checkpoints of earlier versions lack some.
+        settings: Settings of noise, loss, batches, adapter and schedule, the number of processes and a digest
+            of the initial weights, by name; JSON values. Checkpoints of earlier versions lack some.
     """
 
     planned: str
@@ -107,7 +107,8 @@ class SavedOrder:
 
         Raises:
             UserError: The rows, their difficulty or a setting that orders them has changed, or a setting of
-                noise, loss or batches has, or the number of processes.
+                noise, loss, batches, adapter or schedule has, or the number of processes, or the initial
+                model.
         """
         changed = [
             f"{name} was {before}, is {now.settings[name]}"
@@ -149,6 +150,17 @@ def can_go_on(checkpoint: str | Path) -> bool:
     return any(folder.glob("*optimizer*")) and (folder / "scheduler.pt").is_file()
 
 
+def step_of(checkpoint: str | Path) -> int:
+    """After how many steps a checkpoint was written, whatever its folder is called.
+
+    Raises:
+        OSError: It has no state of the trainer, which the parent writes last.
+        ValueError: The state is broken.
+        KeyError: It has no step.
+    """
+    return int(json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"])
+
+
 def last_whole_checkpoint(output_dir: str | Path) -> str | None:
     """The checkpoint of the highest step that was written to its end, None if there is none.
 
@@ -158,9 +170,7 @@ def last_whole_checkpoint(output_dir: str | Path) -> str | None:
     whole = []
     for folder in Path(output_dir).glob("checkpoint-*"):
         try:
-            whole.append(
-                (int(json.loads((folder / "trainer_state.json").read_text())["global_step"]), folder)
-            )
+            whole.append((step_of(folder), folder))
         except (OSError, ValueError, KeyError):
             continue
     return str(max(whole)[1]) if whole else None

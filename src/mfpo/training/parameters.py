@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from mfpo.errors import UserError, nearest
-from mfpo.models.adapters import quiet_peft
+from mfpo.models.adapters import quiet_peft, trained_in_float32
 from mfpo.models.vision import PROJECTOR_NAMES, Part, parameter_parts, unwrap
 from mfpo.training.config import TrainConfig
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def prepare_model(model: PreTrainedModel, config: TrainConfig, *, name: str) -> PreTrainedModel:
     """Freeze what is not trained, switch the model's own dropout off, add the LoRA adapter if wanted.
+
+    With an adapter, all that is trained is float32, whatever the model's own weights are.
 
     Args:
         model: The initial model, changed in place.
@@ -102,6 +104,7 @@ def _add_adapter(model: PreTrainedModel, config: TrainConfig, name: str) -> PreT
     )
     with quiet_peft():
         peft_model: Any = get_peft_model(model, lora)
+    trained_in_float32(peft_model)
     peft_model.active_peft_config.base_model_name_or_path = name
     peft_model.active_peft_config.revision = config.revision
     return peft_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from mfpo.models.vision import ImageEncoder
 from mfpo.preferences.encoding import EncodedRows, RowEncoder, Rows
 from mfpo.records import PreferencePair
 from mfpo.training.batching import CurriculumDataset, CurriculumPlan
-from mfpo.training.checkpoints import SavedOrder
+from mfpo.training.checkpoints import SavedOrder, step_of
 from mfpo.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Rescoring:
             Stopped: A signal ended the training.
         """
         trainer, boundary = self.trainer, self.boundary
-        step = int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
+        step = step_of(checkpoint) if checkpoint else 0
         if boundary and trainer.order.schedule is None:
             if step > boundary:
                 raise UserError(
@@ -169,13 +170,16 @@ class Rescoring:
         encoded = EncodedRows(rows, encoder, cache_bytes=0)
         if config.difficulty == "semantic":
             assert self.semantic is not None
-            found = semantic_entropies(
-                replace(self.vlm, model=model),
-                rows,
-                self.semantic,
-                batch_size=self.trainer.args.per_device_train_batch_size,
-                folder=parts,
-            )
+            # A projector that is trained beside an adapter is float32, and the tower before it is not.
+            half = self.precision == "bfloat16"
+            with self.trainer.autocast() if half else nullcontext():
+                found = semantic_entropies(
+                    replace(self.vlm, model=model),
+                    rows,
+                    self.semantic,
+                    batch_size=self.trainer.args.per_device_train_batch_size,
+                    folder=parts,
+                )
             known = dict(zip(found.ids, found.entropies.tolist(), strict=True))
         else:
             scores, _ = compute_scores(

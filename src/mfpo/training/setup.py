@@ -13,7 +13,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from mfpo.difficulty.config import BY_DIFFICULTY, Precision
-from mfpo.difficulty.fingerprint import fingerprint
+from mfpo.difficulty.fingerprint import fingerprint, weights_digest
 from mfpo.difficulty.scores import ReferenceScores, autocast_context
 from mfpo.difficulty.semantic import SemanticEntropies
 from mfpo.difficulty.stages import plan_stages
@@ -101,14 +101,15 @@ def set_up(
     notes = [*regions_missing(encoded), *check_template(encoder, rows[lengths.by_length[0]])]
     vlm.model = merged(vlm.model)
     precision = precision_of(vlm, config)
-    name_layers_to_shard(vlm.model)
     args = training_arguments(config, precision, vlm.device)
+    name_layers_to_shard(vlm.model, args)
     _check_sharding(config, args)
     targets = lora_targets(vlm.model, config.lora_target_modules) if config.use_lora else []
     autocast = autocast_context(precision, vlm.device)
     choice = choose_layout(vlm.model, encoded, sequences, autocast, config.shared_prefix)
     # The fingerprint is of the initial weights, so it is taken before an adapter joins them.
     source = _reference_source(vlm, encoded, config, loss, sequences, precision, choice.layout, stored_scores)
+    recorded = _recorded(vlm, config, source)
     model = prepare_model(vlm.model, config, name=vlm.name)
     share = not is_sharded(args)
     images = ImageEncoder(model, cache_bytes=_cache_bytes(model, encoded, autocast, share=share), share=share)
@@ -142,6 +143,7 @@ def set_up(
         images=images,
         processor=vlm.processor,
         balance=ModalityBalance() if config.balance_modalities else None,
+        recorded=recorded,
         callbacks=callbacks,
     )
     notes = [f"layout: {choice.reason}", *notes]
@@ -236,6 +238,35 @@ def _reference_source(
     return ReferenceSource(digest, folders, sequences, precision, layout, tokens)
 
 
+_OF_THE_MODEL = (
+    "max_length",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "train_projector",
+    "train_vision_tower",
+    "use_lora",
+)
+_OF_THE_ADAPTER = (
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "use_dora",
+    "use_rslora",
+    "load_in_4bit",
+)
+
+
+def _recorded(vlm: VLM, config: TrainConfig, source: ReferenceSource | None) -> dict[str, Any]:
+    """Settings of model, adapter and schedule that a checkpoint records, if one may be written or resumed."""
+    if not config.save_steps and config.resume_from_checkpoint is None:
+        return {}
+    names = (*_OF_THE_MODEL, *(_OF_THE_ADAPTER if config.use_lora else ()))
+    known = None if source is None else source.fingerprint.parts["model weights"]
+    weights = known or weights_digest(vlm.model).hex()
+    return {name: getattr(config, name) for name in names} | {"initial weights": weights[:16]}
+
+
 def _check_kernel(vlm: VLM) -> None:
     """Refuse what could be scored, but not trained, before a reference pass is made of it."""
     kernel = unwrap(vlm.model).get_decoder().config._attn_implementation
@@ -278,6 +309,17 @@ def _check_sharding(config: TrainConfig, args: TrainingArguments) -> None:
 def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether to compute in bfloat16: as set, or where the device can."""
     return config.bf16 if config.bf16 is not None else default_dtype(device) == torch.bfloat16
+
+
+def planned_precision(config: TrainConfig, device: torch.device) -> Precision:
+    """What a training computes in whose model `mfpo train` loads itself.
+
+    Beside an adapter or 4-bit weights the frozen weights are bfloat16 where the device can; weights that are
+    trained are float32.
+    """
+    if config.use_lora and (config.load_in_4bit or wants_bf16(config, device)):
+        return "bfloat16"
+    return "mixed" if wants_bf16(config, device) else "float32"
 
 
 def precision_of(vlm: VLM, config: TrainConfig) -> Precision:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from mfpo.data.files import save_config, write_jsonl
@@ -16,13 +17,14 @@ from mfpo.data.folder import open_dataset
 from mfpo.data.writer import check_writable
 from mfpo.difficulty.config import require
 from mfpo.errors import Skip, UserError
+from mfpo.models.adapters import as_loaded
 from mfpo.models.load import VLM, load_vlm, process_device
 from mfpo.models.logprobs import Layout
 from mfpo.preferences.encoding import NoiseOverride, Rows
 from mfpo.training.arguments import checkpoint_to_resume, reporters, save_whole_models
 from mfpo.training.config import SKIPPED_FILE, TrainConfig
 from mfpo.training.loss import make_loss
-from mfpo.training.setup import set_up, wants_bf16
+from mfpo.training.setup import planned_precision, set_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def run(config: TrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Train
     rows = open_dataset(config.dataset)
     save_whole_models()
     device = process_device(_timeout(config))
-    half = config.use_lora and (config.load_in_4bit or wants_bf16(config, device))
+    half = planned_precision(config, device) == "bfloat16"
     vlm = load_vlm(
         config.model_name_or_path,
         dtype=torch.bfloat16 if half else torch.float32,
@@ -130,11 +132,11 @@ def train(
     trainer.save_model(config.output_dir)
     trainer.write_card()
     num_rows = len(rows) - len(skips)
-    skips += trainer.skips
+    skips += gather_object(trainer.skips)
     if writes:
         write_jsonl(output_dir / SKIPPED_FILE, (skip.to_dict() for skip in skips))
         print(f"written to {output_dir}")
-    trained = replace(vlm, model=trainer.model.eval(), name=config.output_dir)
+    trained = replace(vlm, model=as_loaded(trainer.model.eval()), name=config.output_dir)
     history, steps = trainer.state.log_history, trainer.state.global_step
     layout = trainer.data_collator.layout
     return TrainResult(output_dir, trained, history, steps, num_rows, skips, seconds, layout)

@@ -71,6 +71,7 @@ class PreferenceTrainer(AtomicCheckpoints):
         images: Encoder of the model's pictures.
         processor: Saved beside the model.
         balance: Weighs text and image term; None leaves the weights as they are.
+        recorded: What else a checkpoint records, and must have been trained with to be resumed; JSON values.
         callbacks: What else is told of steps and metrics.
     """
 
@@ -86,6 +87,7 @@ class PreferenceTrainer(AtomicCheckpoints):
         images: ImageEncoder,
         processor: ProcessorMixin,
         balance: ModalityBalance | None = None,
+        recorded: Mapping[str, Any] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.watch = StepWatch()
@@ -108,6 +110,7 @@ class PreferenceTrainer(AtomicCheckpoints):
         settings["per_device_train_batch_size"] = args.per_device_train_batch_size
         settings["gradient_accumulation_steps"] = args.gradient_accumulation_steps
         settings["processes"] = args.world_size
+        settings |= recorded or {}
         self.order = SavedOrder(order_digest(dataset.schedule, dataset.rows.ids), settings=settings)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -243,9 +246,9 @@ class PreferenceTrainer(AtomicCheckpoints):
     def _sums_file(self) -> str:
         return f"metric_sums_{self.args.process_index}.json"
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """As the parent does; a scaler, which halves its scale at an infinite gradient, is left to do so."""
-        norm = super()._clip_grad_norm(model)
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self.watch.grad_norm = norm if self.accelerator.scaler is None else None
         return norm
 

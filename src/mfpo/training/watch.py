@@ -64,7 +64,9 @@ class StepWatch(TrainerCallback):
         broken, self._agreed = (bool(flag) for flag in flags.tolist())
         if broken:
             every = gather_object(bad), gather_object(ids)
-            raise _not_finite(every[0], every[1], state.global_step + 1, str(args.output_dir))
+            # DeepSpeed steps inside its backward pass, before anybody is asked.
+            taken = bool(args.deepspeed or args.deepspeed_plugin)
+            raise _not_finite(every[0], every[1], state.global_step + 1, str(args.output_dir), taken=taken)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -121,7 +123,7 @@ class StepWatch(TrainerCallback):
         raise Stopped(message, 128 + number)
 
 
-def _not_finite(bad: list[str], ids: list[str], step: int, output_dir: str) -> UserError:
+def _not_finite(bad: list[str], ids: list[str], step: int, output_dir: str, *, taken: bool) -> UserError:
     checkpoint = last_whole_checkpoint(output_dir)
     # A lower beta is another loss, with which no checkpoint is gone on from.
     lower, kept = "--learning_rate or --beta", ""
@@ -132,7 +134,8 @@ def _not_finite(bad: list[str], ids: list[str], step: int, output_dir: str) -> U
     more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
     shown = ", ".join(rows[:SHOWN_ROWS]) + more
     return UserError(
-        f"the {what} is not a finite number at step {step}, rows {shown}; the step was not taken",
+        f"the {what} is not a finite number at step {step}, rows {shown}; "
+        + ("nothing was saved after it" if taken else "the step was not taken"),
         where=output_dir,
         fix=f"look at these rows (`mfpo browse`), lower {lower}, or train in float32{kept}",
     )

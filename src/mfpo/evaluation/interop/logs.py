@@ -4,7 +4,8 @@ lmms-eval (``--log_samples``) writes ``*_samples_TASK.jsonl``: ``doc_id`` (posit
 (the prompt, question included), ``filtered_resps`` (the answer) and ``target``. VLMEvalKit writes a table,
 ``.xlsx`` by default and ``.tsv`` or ``.json`` on request, with ``index``, ``question`` and ``prediction``.
 Neither has our ids, so answers find their items by question where it is unique, and by position where many
-items share one (AMBER asks the same of every picture); then the question must be that of the item.
+items share one (AMBER asks the same of every picture); then the question must be that of the item. Logs that
+were written here have a column ``id`` besides, which comes first.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from mfpo.evaluation.benchmarks.base import Item
 
 LogFormat: TypeAlias = Literal["lmms-eval", "vlmevalkit"]
+Answered: TypeAlias = "tuple[int, Item, Prediction]"
+"""An item's place in the whole benchmark, the item, and the answer to it."""
 TABLE_ENDINGS = (".xlsx", ".tsv", ".csv", ".json")
 
 
@@ -41,12 +44,14 @@ class LoggedAnswer:
         question: What was asked, perhaps with more around it; empty where the log does not say.
         answer: What the model said.
         where: File and line or row, for messages.
+        id: Id of its item, which only a log of ours knows; empty in others.
     """
 
     position: int
     question: str
     answer: str
     where: str
+    id: str = ""
 
 
 def log_format(path: str | Path) -> LogFormat | None:
@@ -97,8 +102,8 @@ def write_log(path: str | Path, items: Sequence[Item], answers: Mapping[str, Pre
     Args:
         path: File to write, atomically: ``.jsonl`` for lmms-eval; ``.tsv``, ``.csv`` or ``.json`` for
             VLMEvalKit.
-        items: The benchmark's items in their order, each with an answer.
-        answers: Answers by the item's id.
+        items: All items of the benchmark in their order, whose places both programs go by.
+        answers: Answers by the item's id; items without one are left out.
         kind: ``lmms-eval`` or ``vlmevalkit``.
 
     Raises:
@@ -106,7 +111,8 @@ def write_log(path: str | Path, items: Sequence[Item], answers: Mapping[str, Pre
     """
     if kind not in _WRITERS:
         raise UserError("unknown format", where=f"--format {kind}", fix=nearest(kind, _WRITERS))
-    write_atomic(path, _WRITERS[kind](Path(path), [(item, answers[item.id]) for item in items]))
+    answered = [(at, item, answers[item.id]) for at, item in enumerate(items) if item.id in answers]
+    write_atomic(path, _WRITERS[kind](Path(path), answered))
 
 
 def _read_lmms_eval(path: Path) -> list[LoggedAnswer]:
@@ -123,7 +129,8 @@ def _read_lmms_eval(path: Path) -> list[LoggedAnswer]:
                 where=where,
                 fix="run lmms-eval with --log_samples on a task that generates text",
             )
-        found.append(LoggedAnswer(position, question if isinstance(question, str) else "", answer, where))
+        question = question if isinstance(question, str) else ""
+        found.append(LoggedAnswer(position, question, answer, where, str(record.get("id", ""))))
     return found
 
 
@@ -139,10 +146,9 @@ def _read_vlmevalkit(path: Path) -> list[LoggedAnswer]:
                 where=where,
                 fix="this must be VLMEvalKit's MODEL_DATASET table, not its scores",
             )
-        answer = row["prediction"]
-        found.append(
-            LoggedAnswer(number, str(row.get("question") or ""), "" if answer is None else str(answer), where)
-        )
+        cells = (row.get(name) for name in ("question", "prediction", "id"))
+        question, answer, own = ("" if cell is None else str(cell) for cell in cells)
+        found.append(LoggedAnswer(number, question, answer, where, own))
     return found
 
 
@@ -180,9 +186,12 @@ def _matched(logged: Sequence[LoggedAnswer], items: Sequence[Item]) -> list[Pred
     """Answers with the ids of their items."""
     questions = Counter(_plain(item.question) for item in items)
     unique = {_plain(item.question): item for item in items if questions[_plain(item.question)] == 1}
+    by_id = {item.id: item for item in items}
     predictions: dict[str, Prediction] = {}
     for answer in logged:
-        item = unique.get(_plain(answer.question)) or _at_position(answer, items)
+        item = by_id.get(answer.id)
+        if item is None or not _fits(answer, item):
+            item = unique.get(_plain(answer.question)) or _at_position(answer, items)
         if item.id in predictions:
             raise UserError(f"item {item.id!r} is answered twice", where=answer.where)
         predictions[item.id] = Prediction(
@@ -194,8 +203,7 @@ def _matched(logged: Sequence[LoggedAnswer], items: Sequence[Item]) -> list[Pred
 def _at_position(answer: LoggedAnswer, items: Sequence[Item]) -> Item:
     if 0 <= answer.position < len(items):
         item = items[answer.position]
-        asked, wanted = _plain(answer.question), _plain(item.question)
-        if not asked or wanted in asked or asked in wanted:
+        if _fits(answer, item):
             return item
         detail = f"asked was {answer.question!r}, item {item.id!r} is {item.question!r}"
     else:
@@ -207,12 +215,18 @@ def _at_position(answer: LoggedAnswer, items: Sequence[Item]) -> Item:
     )
 
 
+def _fits(answer: LoggedAnswer, item: Item) -> bool:
+    """Whether the log may mean this item's question."""
+    asked, wanted = _plain(answer.question), _plain(item.question)
+    return not asked or wanted in asked or asked in wanted
+
+
 def _plain(question: str) -> str:
     """A question without image placeholders, case and runs of white space."""
     return " ".join(re.sub(r"<image\s*\d*>", " ", question).casefold().split())
 
 
-def _lmms_eval_lines(path: Path, answered: Sequence[tuple[Item, Prediction]]) -> str:
+def _lmms_eval_lines(path: Path, answered: Sequence[Answered]) -> str:
     lines = [
         json.dumps(
             {
@@ -225,12 +239,12 @@ def _lmms_eval_lines(path: Path, answered: Sequence[tuple[Item, Prediction]]) ->
             },
             ensure_ascii=False,
         )
-        for position, (item, prediction) in enumerate(answered)
+        for position, item, prediction in answered
     ]
     return "\n".join([*lines, ""])
 
 
-def _vlmevalkit_table(path: Path, answered: Sequence[tuple[Item, Prediction]]) -> str:
+def _vlmevalkit_table(path: Path, answered: Sequence[Answered]) -> str:
     rows = [
         {
             "index": position,
@@ -240,7 +254,7 @@ def _vlmevalkit_table(path: Path, answered: Sequence[tuple[Item, Prediction]]) -
             "category": item.kind,
             "prediction": prediction.answer,
         }
-        for position, (item, prediction) in enumerate(answered)
+        for position, item, prediction in answered
     ]
     ending = path.suffix.lower()
     if ending == ".json":
@@ -263,6 +277,6 @@ def _vlmevalkit_table(path: Path, answered: Sequence[tuple[Item, Prediction]]) -
 _READERS: MappingProxyType[str, Callable[[Path], list[LoggedAnswer]]] = MappingProxyType(
     {"lmms-eval": _read_lmms_eval, "vlmevalkit": _read_vlmevalkit}
 )
-_WRITERS: MappingProxyType[str, Callable[[Path, Sequence[tuple[Item, Prediction]]], str]] = MappingProxyType(
+_WRITERS: MappingProxyType[str, Callable[[Path, Sequence[Answered]], str]] = MappingProxyType(
     {"lmms-eval": _lmms_eval_lines, "vlmevalkit": _vlmevalkit_table}
 )

@@ -89,27 +89,35 @@ def povid_loss(
     """
     if reference is None or policy.logits is None or reference.logits is None:
         raise ValueError("the objective needs the whole predicted distributions of policy and reference")
-    mask = answers.mask.chosen
-    noised = require(policy.logits.image_rejected, "the rejected image").detach()
-    said = noised.argmax(-1, keepdim=True)
-
-    def logps(logits: Tensor) -> Tensor:
-        tokens = logits.float().log_softmax(-1).gather(-1, said).squeeze(-1)
-        return tokens.masked_fill(~mask, 0.0).sum(-1)
-
+    weights, beta = settings.weights, settings.beta
     rewards = implicit_rewards(policy, reference, answers, settings)
-    inherent = settings.beta * (logps(policy.logits.chosen) - logps(reference.logits.chosen))
-    rejected = require(rewards.rejected, "the rejected answer")
-    text = pair_loss("sigmoid", rewards.chosen - rejected, beta=settings.beta)
-    image = pair_loss("sigmoid", rewards.chosen - inherent, beta=settings.beta)
-    loss = settings.weights.text * text + settings.weights.image * image
+    loss, inherent = torch.zeros_like(rewards.chosen), None
+    terms: dict[str, Tensor] = {}
+    if weights.text:
+        rejected = require(rewards.rejected, "the rejected answer")
+        terms["text"] = pair_loss("sigmoid", rewards.chosen - rejected, beta=beta)
+        loss = loss + weights.text * terms["text"]
+    if weights.image:
+        noised = require(policy.logits.image_rejected, "the rejected image").detach()
+        said, mask = noised.argmax(-1, keepdim=True), answers.mask.chosen
+        ratios = (_logps_of(side.chosen, said, mask) for side in (policy.logits, reference.logits))
+        inherent = beta * (next(ratios) - next(ratios))
+        terms["image"] = pair_loss("sigmoid", rewards.chosen - inherent, beta=beta)
+        loss = loss + weights.image * terms["image"]
     shown = BySequence(rewards.chosen, rewards.rejected, inherent).map(Tensor.detach)
-    return ObjectiveOutput(loss, {"text": text, "image": image}, shown)
+    return ObjectiveOutput(loss, terms, shown)
+
+
+def _logps_of(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Log-probability ``[B]`` of tokens ``[B, T, 1]``, summed where the mask ``[B, T]`` is set."""
+    logps = logits.float().log_softmax(-1).gather(-1, tokens).squeeze(-1)
+    return logps.masked_fill(~mask, 0.0).sum(-1)
 
 
 def povid_at_start(settings: Settings) -> dict[str, float | None]:
     """Log 2 for both terms: all log-ratios are 0."""
-    return {"text": math.log(2), "image": math.log(2)}
+    weights = {"text": settings.weights.text, "image": settings.weights.image}
+    return {name: math.log(2) for name, weight in weights.items() if weight}
 
 
 def selective_eos_loss(
