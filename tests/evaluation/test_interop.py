@@ -106,6 +106,26 @@ def test_an_id_of_another_program_is_not_taken_for_ours(tmp_path: Path) -> None:
     assert [one.id for one in read_log(samples(tmp_path / "a.jsonl", record), YES_NO)] == ["q1"]
 
 
+def test_ids_that_look_like_ours_are_not_used_for_some(tmp_path: Path) -> None:
+    """AMBER's ids are numbers from 1, and its descriptions share one question."""
+    ask = "Describe this image."
+    records = ({"doc_id": n, "filtered_resps": f"Answer {n}.", "input": ask, "id": n} for n in range(3))
+    found = read_log(samples(tmp_path / "a.jsonl", *records), DESCRIBE)
+    assert {one.id: one.answer for one in found} == {"1": "Answer 0.", "2": "Answer 1.", "3": "Answer 2."}
+
+
+def test_more_scenes_than_usual_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mfpo.evaluation.benchmarks import load_benchmark, scenes
+    from mfpo.evaluation.benchmarks.base import BenchmarkSettings
+
+    monkeypatch.setattr(scenes, "NUM_SCENES", 3)
+    many = load_benchmark("scenes", BenchmarkSettings(num_samples=5))
+    few = load_benchmark("scenes", BenchmarkSettings(num_samples=2))
+    ids = [item.id for item in many.load()]
+    assert [item.id for item in many.unlimited().load()] == ids
+    assert [item.id for item in few.unlimited().load()] == ids[: len(ids) * 3 // 5]
+
+
 @pytest.mark.parametrize("ending", [".tsv", ".csv"])
 def test_a_table_is_cut_at_line_ends_only(tmp_path: Path, ending: str) -> None:
     """Writers of tables quote no separator of lines or paragraphs."""

@@ -51,21 +51,21 @@ def test_the_share_of_draws_by_hand() -> None:
 @pytest.mark.parametrize(
     ("setting", "fix"),
     [
-        ({"min_objects": 8, "max_objects": 24}, "--min_objects 7"),
-        ({"min_objects": 24, "max_objects": 24}, "--min_objects 7"),
+        ({"min_objects": 8, "max_objects": 24}, "--min_objects 6"),
+        ({"min_objects": 24, "max_objects": 24}, "--min_objects 6"),
         ({"min_objects": 1, "max_objects": 1, "co_occurrence": 1.5}, "--max_objects 2"),
     ],
 )
 def test_worlds_whose_scenes_are_hardly_ever_drawn(setting: dict[str, Any], fix: str) -> None:
     """`--min_objects 9` was accepted and ran forever."""
-    with pytest.raises(UserError, match="of the scenes drawn for the") as caught:
+    with pytest.raises(UserError, match=r"of the scenes drawn for the|hardly ever find room") as caught:
         world_of(DifficultySettings(**setting))
     assert caught.value.fix == fix
     assert f"--min_objects {setting['min_objects']}" in caught.value.where
 
 
 def test_worlds_of_few_or_many_objects_are_worlds() -> None:
-    for least, most in ((1, 1), (7, 24), (6, 6)):
+    for least, most in ((1, 1), (6, 24), (6, 6)):
         assert world_of(DifficultySettings(min_objects=least, max_objects=most)).min_objects == least
 
 

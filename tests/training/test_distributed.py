@@ -108,9 +108,15 @@ def test_fsdp_of_the_training_arguments_saves_whole_models(tmp_path):
     assert "FULL_STATE_DICT" in str(plugin.state_dict_type)
 
 
-@pytest.mark.parametrize("chosen", [None, ["LlamaDecoderLayer"]])
-def test_fsdp_of_the_training_arguments_shards_layers_that_are_there(tiny_llava, tmp_path, chosen):
+@pytest.mark.parametrize("named", [None, "arguments", "environment"])
+def test_fsdp_of_the_training_arguments_shards_layers_that_are_there(
+    tiny_llava, tmp_path, monkeypatch, named
+):
     """LLaVA names layers of CLIP's text model, which it does not have."""
+    monkeypatch.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", "LlamaDecoderLayer")
+    if named != "environment":
+        monkeypatch.delenv("FSDP_TRANSFORMER_CLS_TO_WRAP")
+    chosen = ["LlamaDecoderLayer"] if named == "arguments" else None
     trainer = {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": chosen} if chosen else {}}
     args = training_arguments(
         TrainConfig(output_dir=str(tmp_path), trainer=trainer), "float32", torch.device("cpu")
@@ -120,7 +126,7 @@ def test_fsdp_of_the_training_arguments_shards_layers_that_are_there(tiny_llava,
     plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
     plugin.set_auto_wrap_policy(model)
     wrapped = {cls.__name__ for cls in plugin.auto_wrap_policy.keywords["transformer_layer_cls"]}
-    assert wrapped == set(chosen or layers_to_shard(model)) and wrapped
+    assert wrapped == ({"LlamaDecoderLayer"} if named else set(layers_to_shard(model))) and wrapped
 
 
 def test_without_fsdp_its_state_is_not_set(monkeypatch, tmp_path):

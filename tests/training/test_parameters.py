@@ -69,7 +69,7 @@ def test_lora_with_the_projector(vlm):
 
 @pytest.mark.parametrize("use_dora", [False, True])
 def test_all_that_an_adapter_trains_is_float32(vlm, use_dora):
-    """Steps of 1e-5 on weights of 0.02 are lost in bfloat16. Afterwards the model is of one dtype."""
+    """Steps of 1e-5 on weights of 0.02 are lost in bfloat16. Afterwards whole modules are as the tower."""
     vlm.model.to(torch.bfloat16)
     config = TrainConfig(use_lora=True, lora_r=2, train_projector=True, use_dora=use_dora)
     vlm.model = prepare_model(vlm.model, config, name="m")

@@ -48,6 +48,7 @@ def as_loaded(model: Any) -> Any:
     Outside of autocast, a float32 projector does not take the output of a bfloat16 tower.
     """
     for name, parameter in model.named_parameters():
-        if WHOLE_COPY in name:
+        # What FSDP has sharded it gathers in the dtype that it knows.
+        if WHOLE_COPY in name and not hasattr(parameter, "full_tensor"):
             parameter.data = parameter.data.to(model.dtype)
     return model

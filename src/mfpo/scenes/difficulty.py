@@ -18,10 +18,10 @@ WORLD_FILE = "world.json"
 """File beside a scene model that says in which world it was trained."""
 MOST_LIKELY = 0.95
 """Highest probability of a kind in a context; above it scenes would hardly differ."""
-
-
 RAREST = 0.01
 """Least share of draws in a context whose number of objects must be within the bounds."""
+ROOM = 6
+"""Objects that find room in a picture as a rule; of seven in a street one does in hundreds of tries."""
 
 
 def world_of(difficulty: DifficultySettings) -> World:
@@ -58,12 +58,19 @@ def _check_number_of_objects(world: World, difficulty: DifficultySettings) -> No
     least, most = world.min_objects, world.max_objects
     shares = {name: share_within(table.values(), least, most) for name, table in world.contexts.items()}
     rarest = min(shares, key=lambda name: shares[name])
+    where = f"--min_objects {least} --max_objects {most} --co_occurrence {difficulty.co_occurrence:g}"
+    if least > ROOM:
+        raise UserError(
+            f"more than {ROOM} objects hardly ever find room in a picture",
+            where=where,
+            fix=_nearest_numbers(world),
+        )
     if shares[rarest] >= RAREST:
         return
     raise UserError(
         f"only {shares[rarest]:.2g} of the scenes drawn for the {rarest} have so many objects; "
         f"{RAREST:g} is the least",
-        where=f"--min_objects {least} --max_objects {most} --co_occurrence {difficulty.co_occurrence:g}",
+        where=where,
         fix=_nearest_numbers(world),
     )
 
@@ -75,7 +82,7 @@ def _nearest_numbers(world: World) -> str:
         tables = world.contexts.values()
         return all(share_within(table.values(), least, most) >= RAREST for table in tables)
 
-    for least in range(world.min_objects - 1, 0, -1):
+    for least in range(min(world.min_objects - 1, ROOM), 0, -1):
         if works(least, world.max_objects):
             return f"--min_objects {least}"
     for most in range(world.max_objects + 1, len(KINDS) + 1):

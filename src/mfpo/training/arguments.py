@@ -162,10 +162,9 @@ def name_layers_to_shard(model: nn.Module, args: TrainingArguments) -> None:
         args: Training arguments; FSDP is asked for in them, or was when accelerate was launched.
     """
     names = ",".join(layers_to_shard(model))
-    if _launched_with_fsdp():
+    if names and (_launched_with_fsdp() or args.fsdp_plugin_args is not None):
+        # What the arguments name comes before what the environment does.
         os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", names)
-    if args.fsdp_plugin_args is not None:
-        args.fsdp_plugin_args.setdefault("transformer_cls_names_to_wrap", names)
 
 
 def checkpoint_to_resume(config: TrainConfig) -> str | None:

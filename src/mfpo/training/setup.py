@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from mfpo.difficulty.config import BY_DIFFICULTY, Precision
 from mfpo.difficulty.fingerprint import fingerprint, weights_digest
@@ -99,6 +100,7 @@ def set_up(
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
     notes = [*regions_missing(encoded), *check_template(encoder, rows[lengths.by_length[0]])]
+    from_adapter = hasattr(vlm.model, "merge_and_unload")
     vlm.model = merged(vlm.model)
     precision = precision_of(vlm, config)
     args = training_arguments(config, precision, vlm.device)
@@ -109,7 +111,11 @@ def set_up(
     choice = choose_layout(vlm.model, encoded, sequences, autocast, config.shared_prefix)
     # The fingerprint is of the initial weights, so it is taken before an adapter joins them.
     source = _reference_source(vlm, encoded, config, loss, sequences, precision, choice.layout, stored_scores)
-    recorded = _recorded(vlm, config, source)
+    recorded = _recorded(config) | {"precision": precision}
+    # A merged adapter's last bits are another machine's matter.
+    if not from_adapter and (args.save_strategy != SaveStrategy.NO or not at_start):
+        weights = source.fingerprint.parts["model weights"] if source else weights_digest(vlm.model).hex()
+        recorded["initial weights"] = weights[:16]
     model = prepare_model(vlm.model, config, name=vlm.name)
     share = not is_sharded(args)
     images = ImageEncoder(model, cache_bytes=_cache_bytes(model, encoded, autocast, share=share), share=share)
@@ -257,14 +263,10 @@ _OF_THE_ADAPTER = (
 )
 
 
-def _recorded(vlm: VLM, config: TrainConfig, source: ReferenceSource | None) -> dict[str, Any]:
-    """Settings of model, adapter and schedule that a checkpoint records, if one may be written or resumed."""
-    if not config.save_steps and config.resume_from_checkpoint is None:
-        return {}
+def _recorded(config: TrainConfig) -> dict[str, Any]:
+    """Settings of model, adapter and schedule that a checkpoint records."""
     names = (*_OF_THE_MODEL, *(_OF_THE_ADAPTER if config.use_lora else ()))
-    known = None if source is None else source.fingerprint.parts["model weights"]
-    weights = known or weights_digest(vlm.model).hex()
-    return {name: getattr(config, name) for name in names} | {"initial weights": weights[:16]}
+    return {name: getattr(config, name) for name in names}
 
 
 def _check_kernel(vlm: VLM) -> None:

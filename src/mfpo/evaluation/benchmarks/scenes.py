@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,6 +141,11 @@ class ScenesBenchmark(Benchmark):
                 self._scenes[scene.id] = scene
                 self._loaded += self._items(scene, index)
         return list(self._loaded)
+
+    def unlimited(self) -> ScenesBenchmark:
+        """The usual scenes, or more where more were asked for: there is no end of them."""
+        number = max(self.settings.num_samples or NUM_SCENES, NUM_SCENES)
+        return type(self)(replace(self.settings, num_samples=number), self.world)
 
     def _items(self, scene: Scene, index: int) -> list[Item]:
         image = f"{scene.id}.png"

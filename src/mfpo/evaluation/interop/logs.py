@@ -130,7 +130,7 @@ def _read_lmms_eval(path: Path) -> list[LoggedAnswer]:
                 fix="run lmms-eval with --log_samples on a task that generates text",
             )
         question = question if isinstance(question, str) else ""
-        found.append(LoggedAnswer(position, question, answer, where, str(record.get("id", ""))))
+        found.append(LoggedAnswer(position, question, answer, where, str(record.get("id") or "")))
     return found
 
 
@@ -187,10 +187,13 @@ def _matched(logged: Sequence[LoggedAnswer], items: Sequence[Item]) -> list[Pred
     questions = Counter(_plain(item.question) for item in items)
     unique = {_plain(item.question): item for item in items if questions[_plain(item.question)] == 1}
     by_id = {item.id: item for item in items}
+    # Another program's ids may look like ours; all of them hardly do.
+    ours = all(answer.id in by_id and _fits(answer, by_id[answer.id]) for answer in logged)
     predictions: dict[str, Prediction] = {}
     for answer in logged:
-        item = by_id.get(answer.id)
-        if item is None or not _fits(answer, item):
+        if ours:
+            item = by_id[answer.id]
+        else:
             item = unique.get(_plain(answer.question)) or _at_position(answer, items)
         if item.id in predictions:
             raise UserError(f"item {item.id!r} is answered twice", where=answer.where)

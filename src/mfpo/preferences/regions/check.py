@@ -142,7 +142,8 @@ def told(report: RegionReport, folder: Path) -> str:
         )
     if reasons:
         why = f"the {lost}; the first: {report.unusable[0].detail}"
-        return f"WARNING: no region was checked: {why}\n  fix: name the folder of the images with --image_dir"
+        cure = "  fix: name the folder of the images with --image_dir"
+        return f"WARNING: no region was checked: {why}" + f"\n{cure}" * ("ambiguous-annotation" in reasons)
     return (
         "WARNING: no region was checked: no picture has a box whose label fits one of its keywords\n"
         "  fix: see whether --annotations names the pictures as the rows do"

@@ -100,8 +100,8 @@ def povid_loss(
     if weights.image:
         noised = require(policy.logits.image_rejected, "the rejected image").detach()
         said, mask = noised.argmax(-1, keepdim=True), answers.mask.chosen
-        ratios = (_logps_of(side.chosen, said, mask) for side in (policy.logits, reference.logits))
-        inherent = beta * (next(ratios) - next(ratios))
+        policy_logps = _logps_of(policy.logits.chosen, said, mask)
+        inherent = beta * (policy_logps - _logps_of(reference.logits.chosen, said, mask))
         terms["image"] = pair_loss("sigmoid", rewards.chosen - inherent, beta=beta)
         loss = loss + weights.image * terms["image"]
     shown = BySequence(rewards.chosen, rewards.rejected, inherent).map(Tensor.detach)
