@@ -257,8 +257,13 @@ def test_a_reference_pass_is_given_what_its_trainings_are_given(
     world = RealWorld(GivenModel("some/model", "abc"), (rows,), settings={"use_lora": True, **shared})
     ranking = make_plan(packaged("table4"), world, 1, 1).trainings["mfpo"][(0, 0)].ranking
     assert ranking is not None
-    given = []
-    monkeypatch.setattr("mfpo.difficulty.rank.run", given.append)
+    given: list[RankConfig] = []
+
+    def rank(config: RankConfig) -> SimpleNamespace:
+        given.append(config)
+        return SimpleNamespace(fingerprint="abc")
+
+    monkeypatch.setattr("mfpo.difficulty.rank.run", rank)
     ranking.make(tmp_path, lambda step: tmp_path)
     assert {name: getattr(given[0], name) for name in shared} == shared
 

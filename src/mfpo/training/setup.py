@@ -100,7 +100,8 @@ def set_up(
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
     notes = [*regions_missing(encoded), *check_template(encoder, rows[lengths.by_length[0]])]
-    from_adapter = hasattr(vlm.model, "merge_and_unload")
+    # The last bits of a merged adapter are a matter of the machine, those of its parts are not.
+    unmerged = weights_digest(vlm.model).hex() if hasattr(vlm.model, "merge_and_unload") else None
     vlm.model = merged(vlm.model)
     precision = precision_of(vlm, config)
     args = training_arguments(config, precision, vlm.device)
@@ -112,10 +113,9 @@ def set_up(
     # The fingerprint is of the initial weights, so it is taken before an adapter joins them.
     source = _reference_source(vlm, encoded, config, loss, sequences, precision, choice.layout, stored_scores)
     recorded = _recorded(config) | {"precision": precision}
-    # A merged adapter's last bits are another machine's matter.
-    if not from_adapter and (args.save_strategy != SaveStrategy.NO or not at_start):
-        weights = source.fingerprint.parts["model weights"] if source else weights_digest(vlm.model).hex()
-        recorded["initial weights"] = weights[:16]
+    if args.save_strategy != SaveStrategy.NO or not at_start:
+        scored = source.fingerprint.parts["model weights"] if source is not None else ""
+        recorded["initial weights"] = (unmerged or scored or weights_digest(vlm.model).hex())[:16]
     model = prepare_model(vlm.model, config, name=vlm.name)
     share = not is_sharded(args)
     images = ImageEncoder(model, cache_bytes=_cache_bytes(model, encoded, autocast, share=share), share=share)
