@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,10 +26,12 @@ from mfpo.training import batching
 from mfpo.training import setup as preparation
 from mfpo.training import trainer as trainer_module
 from mfpo.training.batching import ScheduledRow
-from mfpo.training.checkpoints import SavedOrder, can_go_on, last_whole_checkpoint
+from mfpo.training.checkpoints import SavedOrder, can_go_on, last_whole_checkpoint, step_of
 from mfpo.training.config import TrainConfig
+from mfpo.training.recorded import keeps_checkpoints
 from mfpo.training.train import run, train
 from mfpo.training.trainer import PreferenceTrainer
+from mfpo.training.watch import StepWatch
 from preference_rows import make_pairs
 
 SETTINGS = {"num_train_epochs": 3, "gradient_accumulation_steps": 2, "lora_dropout": 0.1, "lora_r": 4}
@@ -242,6 +245,30 @@ def test_a_gradient_that_is_not_a_number_stops_too(load, config_in, monkeypatch,
     with pytest.raises(UserError, match="the gradient is not a finite number at step 1, rows 0000") as error:
         train(load(), make_pairs(4), config)
     assert "--learning_rate or --beta" in error.value.fix and "--resume" not in error.value.fix
+
+
+@pytest.mark.parametrize(("plugin", "says"), [(None, "was not taken"), ("zero3", "nothing was saved")])
+def test_what_is_said_of_the_step(tmp_path, plugin, says):
+    """DeepSpeed has taken it when it can be looked at."""
+    watch = StepWatch()
+    watch.saw(["row"], torch.tensor([math.nan]))
+    args = {"device": "cpu", "world_size": 1, "output_dir": tmp_path, "deepspeed": None}
+    state = SimpleNamespace(global_step=0)
+    with pytest.raises(UserError, match=says):
+        watch.on_pre_optimizer_step(SimpleNamespace(**args, deepspeed_plugin=plugin), state, None)
+
+
+def test_a_checkpoint_knows_its_step_whatever_its_folder_is_called(tmp_path):
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 7}')
+    assert step_of(tmp_path) == 7
+
+
+def test_a_training_that_ranks_again_records_its_model_without_save_steps():
+    """It writes a checkpoint at the end of the first stage all the same."""
+    assert keeps_checkpoints(TrainConfig(rescore_between_stages=True), at_start=True)
+    assert keeps_checkpoints(TrainConfig(trainer={"save_strategy": "epoch"}), at_start=True)
+    assert keeps_checkpoints(TrainConfig(), at_start=False)
+    assert not keeps_checkpoints(TrainConfig(), at_start=True)
 
 
 def test_another_order_of_rows_is_refused(load, config_in):

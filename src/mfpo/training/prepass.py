@@ -59,6 +59,11 @@ class ReferenceSource:
     layout: Layout
     tokens: bool
 
+    @property
+    def weights(self) -> str:
+        """Digest of the model's weights."""
+        return self.fingerprint.parts["model weights"]
+
     def known(
         self,
         model: nn.Module,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import SaveStrategy
 
 from mfpo.difficulty.config import BY_DIFFICULTY, Precision
 from mfpo.difficulty.fingerprint import fingerprint, weights_digest
@@ -46,6 +45,7 @@ from mfpo.training.preflight import (
 )
 from mfpo.training.prepass import Known, ReferenceSource
 from mfpo.training.probe import batch_of, probe
+from mfpo.training.recorded import keeps_checkpoints, recorded_settings, unmerged_weights
 from mfpo.training.reference import make_reference
 from mfpo.training.rescoring import Rescoring
 from mfpo.training.trainer import PreferenceTrainer
@@ -100,8 +100,8 @@ def set_up(
     encoded = EncodedRows(rows, encoder)
     lengths = check_rows(encoded, vlm.model)
     notes = [*regions_missing(encoded), *check_template(encoder, rows[lengths.by_length[0]])]
-    # The last bits of a merged adapter are a matter of the machine, those of its parts are not.
-    unmerged = weights_digest(vlm.model).hex() if hasattr(vlm.model, "merge_and_unload") else None
+    keeps = keeps_checkpoints(config, at_start=at_start)
+    initial = unmerged_weights(vlm.model) if keeps else ""
     vlm.model = merged(vlm.model)
     precision = precision_of(vlm, config)
     args = training_arguments(config, precision, vlm.device)
@@ -112,22 +112,19 @@ def set_up(
     choice = choose_layout(vlm.model, encoded, sequences, autocast, config.shared_prefix)
     # The fingerprint is of the initial weights, so it is taken before an adapter joins them.
     source = _reference_source(vlm, encoded, config, loss, sequences, precision, choice.layout, stored_scores)
-    recorded = _recorded(config) | {"precision": precision}
-    if args.save_strategy != SaveStrategy.NO or not at_start:
-        scored = source.fingerprint.parts["model weights"] if source is not None else ""
-        recorded["initial weights"] = (unmerged or scored or weights_digest(vlm.model).hex())[:16]
+    if keeps and not initial:
+        initial = source.weights if source is not None else weights_digest(vlm.model).hex()
     model = prepare_model(vlm.model, config, name=vlm.name)
     share = not is_sharded(args)
     images = ImageEncoder(model, cache_bytes=_cache_bytes(model, encoded, autocast, share=share), share=share)
     reference = make_reference(config.reference, vlm.model, model, images, detail=loss.reference_detail)
-    known = Known()
-    size = args.per_device_train_batch_size
-    few = [*lengths.by_length[:size], *lengths.typical(size)] if config.dry_run else None
+    known, semantic = Known(), None
     if source is not None:
+        size = args.per_device_train_batch_size
+        few = [*lengths.by_length[:size], *lengths.typical(size)] if config.dry_run else None
         known = source.known(model, encoded, images, args, sample=few)
-    semantic = None
-    if source is not None and config.difficulty == "semantic" and config.stages in BY_DIFFICULTY:
-        semantic = source.semantic()
+        if config.difficulty == "semantic" and config.stages in BY_DIFFICULTY:
+            semantic = source.semantic()
     plan = _plan(config, encoded, known.scores, semantic, args)
     stored = known.scores if _uses_stored(config, loss) else None
     trainer = PreferenceTrainer(
@@ -136,20 +133,13 @@ def set_up(
         dataset=CurriculumDataset(
             encoded, plan.schedule(), stored, sequences, tokens=loss.reference_detail == "tokens"
         ),
-        collator=PreferenceCollator(
-            sequences,
-            encoder.pad_token_id,
-            choice.layout,
-            config.max_tokens,
-            eos_token_id=vlm.tokenizer.eos_token_id,
-            segments=loss.objective.segments,
-        ),
+        collator=_collator(vlm, config, loss, sequences, encoder, choice.layout),
         loss=loss,
         reference=reference,
         images=images,
         processor=vlm.processor,
         balance=ModalityBalance() if config.balance_modalities else None,
-        recorded=recorded,
+        recorded=recorded_settings(config, precision, initial),
         callbacks=callbacks,
     )
     notes = [f"layout: {choice.reason}", *notes]
@@ -158,6 +148,25 @@ def set_up(
     if semantic is not None:
         rescoring = replace(rescoring, semantic=semantic.settings)
     return Prepared(trainer, known.skips, report, rescoring)
+
+
+def _collator(
+    vlm: VLM,
+    config: TrainConfig,
+    loss: Loss,
+    sequences: tuple[SequenceKind, ...],
+    encoder: RowEncoder,
+    layout: Layout,
+) -> PreferenceCollator:
+    """What makes batches of the sequences that the loss needs."""
+    return PreferenceCollator(
+        sequences,
+        encoder.pad_token_id,
+        layout,
+        config.max_tokens,
+        eos_token_id=vlm.tokenizer.eos_token_id,
+        segments=loss.objective.segments,
+    )
 
 
 def _check_trainer(
@@ -242,31 +251,6 @@ def _reference_source(
     tokens = stored and loss.reference_detail == "tokens"
     digest = fingerprint(vlm.model, rows.encoder, rows.rows, precision, layout)
     return ReferenceSource(digest, folders, sequences, precision, layout, tokens)
-
-
-_OF_THE_MODEL = (
-    "max_length",
-    "lr_scheduler_type",
-    "warmup_ratio",
-    "train_projector",
-    "train_vision_tower",
-    "use_lora",
-)
-_OF_THE_ADAPTER = (
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target_modules",
-    "use_dora",
-    "use_rslora",
-    "load_in_4bit",
-)
-
-
-def _recorded(config: TrainConfig) -> dict[str, Any]:
-    """Settings of model, adapter and schedule that a checkpoint records."""
-    names = (*_OF_THE_MODEL, *(_OF_THE_ADAPTER if config.use_lora else ()))
-    return {name: getattr(config, name) for name in names}
 
 
 def _check_kernel(vlm: VLM) -> None:

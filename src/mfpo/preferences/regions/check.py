@@ -141,9 +141,9 @@ def told(report: RegionReport, folder: Path) -> str:
             f"the worst are in {folder / 'worst'}" + (f"; {lost}" if reasons else "")
         )
     if reasons:
-        why = f"the {lost}; the first: {report.unusable[0].detail}"
-        cure = "  fix: name the folder of the images with --image_dir"
-        return f"WARNING: no region was checked: {why}" + f"\n{cure}" * ("ambiguous-annotation" in reasons)
+        ambiguous = "ambiguous-annotation" in reasons
+        cure = "\n  fix: name the folder of the images with --image_dir" if ambiguous else ""
+        return f"WARNING: no region was checked: the {lost}; the first: {report.unusable[0].detail}{cure}"
     return (
         "WARNING: no region was checked: no picture has a box whose label fits one of its keywords\n"
         "  fix: see whether --annotations names the pictures as the rows do"
